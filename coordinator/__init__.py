@@ -1,0 +1,1 @@
+"""The coordinator: sessions, participants, configs and live events over REST."""

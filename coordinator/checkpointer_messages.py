@@ -1,0 +1,79 @@
+"""What the coordinator and its checkpointer process say to each other: JSON lines on the child's stdin and stdout.
+
+Progress does not travel here: the checkpointer writes a `status.json` per session like any other peer, and the
+coordinator's StatusWatcher reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from cotrain.protocol import Asset
+from cotrain.request import CamelModel
+
+
+class Follow(CamelModel):
+    """Prepare the session's data and initial state, bootstrap its swarm, and follow every round."""
+
+    op: Literal["follow"] = "follow"
+    session: str
+    config_path: str
+
+
+class Finish(CamelModel):
+    """Save the newest outer state as the final model and let the session go."""
+
+    op: Literal["finish"] = "finish"
+    session: str
+
+
+class Release(CamelModel):
+    """Let the session go without saving."""
+
+    op: Literal["release"] = "release"
+    session: str
+
+
+Command = Annotated[Follow | Finish | Release, Field(discriminator="op")]
+COMMAND: TypeAdapter[Follow | Finish | Release] = TypeAdapter(Command)
+
+
+class Ready(CamelModel):
+    """The DHT is up; these are its addresses."""
+
+    event: Literal["ready"] = "ready"
+    peer_id: str
+    addresses: list[str]
+
+
+class Following(CamelModel):
+    """The session's swarm can be joined; these files are what its nodes need."""
+
+    event: Literal["following"] = "following"
+    session: str
+    assets: list[Asset]
+    asset_folder: str
+    """Where the files lie, each under its own name."""
+
+
+class Saved(CamelModel):
+    """The final model is on disk and loads with `from_pretrained`; the session has been let go."""
+
+    event: Literal["saved"] = "saved"
+    session: str
+    path: str
+
+
+class Failed(CamelModel):
+    """The session cannot be followed any further."""
+
+    event: Literal["failed"] = "failed"
+    session: str
+    message: str
+    hint: str = ""
+
+
+Report = Annotated[Ready | Following | Saved | Failed, Field(discriminator="event")]
+REPORT: TypeAdapter[Ready | Following | Saved | Failed] = TypeAdapter(Report)

@@ -1,0 +1,102 @@
+"""Every path under the data folder, in one place.
+
+`COTRAIN_SHARED` (data at run time), `COTRAIN_CONFIGS` (templates and catalogs) and `COTRAIN_HOME` (a volunteer's
+keys and spool) override the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def home_dir() -> Path:
+    """A volunteer's own folder: keys, spool, pid files (`COTRAIN_HOME`, else `~/.cotrain`)."""
+    return Path(os.environ.get("COTRAIN_HOME") or Path.home() / ".cotrain")
+
+
+def configs_dir() -> Path:
+    """Templates and catalogs (`COTRAIN_CONFIGS`, else `configs/` of the checkout or the working directory)."""
+    if override := os.environ.get("COTRAIN_CONFIGS"):
+        return Path(override)
+    beside_package = _REPOSITORY / "configs"
+    return beside_package if beside_package.is_dir() else Path.cwd() / "configs"
+
+
+@dataclass(frozen=True)
+class SharedPaths:
+    """The data folder `root` and the places in it."""
+
+    root: Path
+
+    @classmethod
+    def from_env(cls) -> SharedPaths:
+        """`COTRAIN_SHARED`, else `shared/` in the working directory."""
+        return cls(Path(os.environ.get("COTRAIN_SHARED") or "shared").resolve())
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "models" / "checkpoints"
+
+    @property
+    def final_models(self) -> Path:
+        return self.root / "models" / "final"
+
+    @property
+    def temporary_models(self) -> Path:
+        return self.root / "models" / "temp"
+
+    @property
+    def raw_datasets(self) -> Path:
+        return self.root / "datasets" / "raw"
+
+    @property
+    def processed_datasets(self) -> Path:
+        return self.root / "datasets" / "processed"
+
+    @property
+    def dataset_splits(self) -> Path:
+        return self.root / "datasets" / "splits"
+
+    @property
+    def generated_configs(self) -> Path:
+        return self.root / "configs" / "generated"
+
+    @property
+    def training_logs(self) -> Path:
+        return self.root / "logs" / "training"
+
+    @property
+    def system_logs(self) -> Path:
+        return self.root / "logs" / "system"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "cotrain.sqlite3"
+
+    def generated_config(self, session: str) -> Path:
+        return self.generated_configs / f"{session}.toml"
+
+    def run_dir(self, session: str, peer: str) -> Path:
+        """Where one participant's run keeps `status.json`, `control.json` and its logs."""
+        return self.training_logs / session / peer
+
+    def final_model(self, session: str) -> Path:
+        return self.final_models / session
+
+    def create(self) -> SharedPaths:
+        """Make every folder; existing ones are left as they are."""
+        for path in (
+            self.checkpoints, self.final_models, self.temporary_models, self.raw_datasets,
+            self.processed_datasets, self.dataset_splits, self.generated_configs, self.training_logs,
+            self.system_logs,
+        ):  # fmt: skip
+            path.mkdir(parents=True, exist_ok=True)
+        return self
+
+
+STATUS_FILE = "status.json"
+CONTROL_FILE = "control.json"

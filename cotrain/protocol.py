@@ -1,0 +1,165 @@
+"""Messages between node, coordinator and browser. Every one is checked with pydantic on arrival.
+
+The uplink is a WebSocket of JSON objects. A node numbers its events from 1 within a run (`run`, `seq`); the
+coordinator applies each once and acknowledges the highest one stored. Wishes travel down the same socket.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from cotrain.request import CamelModel
+from cotrain.status import Status, WishName
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 64 * 1024
+
+
+# ------------------------------------------------------------------------------------------ registration
+class Hardware(CamelModel):
+    """What a volunteer's machine can do, as far as it could be found out."""
+
+    device: Annotated[str, Field(max_length=200)] = "cpu"
+    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    cpu_count: Annotated[int, Field(ge=0, le=100_000)] = 0
+    platform: Annotated[str, Field(max_length=200)] = ""
+
+
+class RegisterRequest(CamelModel):
+    """A volunteer asks to take part in a session with this peer."""
+
+    protocol: int = PROTOCOL_VERSION
+    peer_id: Annotated[str, Field(min_length=10, max_length=128, pattern=r"^[1-9A-HJ-NP-Za-km-z]+$")]
+    name: Annotated[str, Field(max_length=80)] = ""
+    hardware: Hardware = Field(default_factory=Hardware)
+
+
+class Asset(CamelModel):
+    """A file that every node of the session needs, by content."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=0)]
+
+
+class RegisterAnswer(CamelModel):
+    """What a node needs to begin."""
+
+    protocol: int = PROTOCOL_VERSION
+    participant: str
+    token: str
+    """Secret of this participant: authorizes its uplink. Kept by the coordinator as a hash only."""
+    session: str
+    initial_peers: list[str]
+    """libp2p addresses of the checkpointer."""
+    config: str
+    """The session's TOML."""
+    assets: list[Asset]
+
+
+# ------------------------------------------------------------------------------------------ uplink, upwards
+class Hello(CamelModel):
+    """First message on an uplink."""
+
+    type: Literal["hello"] = "hello"
+    protocol: int = PROTOCOL_VERSION
+
+
+class StatusMessage(CamelModel):
+    """A snapshot of the training process."""
+
+    type: Literal["status"] = "status"
+    run: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=1)]
+    status: Status
+
+
+class Goodbye(CamelModel):
+    """The agent leaves and will not be back in this run."""
+
+    type: Literal["goodbye"] = "goodbye"
+    run: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=1)]
+    reason: Annotated[str, Field(max_length=500)] = ""
+
+
+UplinkMessage = Annotated[Hello | StatusMessage | Goodbye, Field(discriminator="type")]
+UPLINK_MESSAGE: TypeAdapter[Hello | StatusMessage | Goodbye] = TypeAdapter(UplinkMessage)
+
+
+# ------------------------------------------------------------------------------------------ uplink, downwards
+class Welcome(CamelModel):
+    """Answer to Hello: what has been stored so far, and what is wished now."""
+
+    type: Literal["welcome"] = "welcome"
+    protocol: int = PROTOCOL_VERSION
+    acknowledged: dict[str, int] = Field(default_factory=dict)
+    """Highest stored `seq` of each run of this participant."""
+    wish: WishName = "run"
+
+
+class Ack(CamelModel):
+    """Everything of the run up to `seq` is on the coordinator's disk."""
+
+    type: Literal["ack"] = "ack"
+    run: str
+    seq: int
+
+
+class WishMessage(CamelModel):
+    """What a person wants of the run."""
+
+    type: Literal["wish"] = "wish"
+    wish: WishName
+    reason: str = ""
+
+
+class ErrorMessage(CamelModel):
+    """The last message could not be used; the socket is closed after three of these."""
+
+    type: Literal["error"] = "error"
+    code: str
+    message: str
+
+
+DownlinkMessage = Annotated[Welcome | Ack | WishMessage | ErrorMessage, Field(discriminator="type")]
+DOWNLINK_MESSAGE: TypeAdapter[Welcome | Ack | WishMessage | ErrorMessage] = TypeAdapter(DownlinkMessage)
+
+
+# ------------------------------------------------------------------------------------------ events, to everybody
+EventType = Literal["session.state", "training.progress", "training.log", "participant.state"]
+
+
+class ProgressMetrics(CamelModel):
+    """The metrics of the seed's `training.progress`, and the ones a swarm has besides."""
+
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    validation_loss: float | None = None
+    tokens_per_second: float | None = None
+    compute_fraction: float | None = None
+    round: int = 0
+    samples_committed: int = 0
+    samples_wanted: int = 0
+
+
+class Progress(CamelModel):
+    """`training.progress` in the seed's form (R3.3)."""
+
+    session_id: str
+    progress: float
+    loss: float | None = None
+    participants: int = 0
+    metrics: ProgressMetrics = Field(default_factory=ProgressMetrics)
+
+
+class Event(CamelModel):
+    """One entry of a session's event log; `seq` rises by one within the session."""
+
+    seq: int
+    time: float
+    type: EventType
+    data: dict[str, object]

@@ -1,0 +1,1 @@
+"""A volunteer: the agent that joins a session, and the training process it supervises."""
