@@ -1,0 +1,1 @@
+"""What touches torch: models, data, the inner loop, DiLoCo. Knows nothing of networks."""

@@ -1,0 +1,137 @@
+"""DiLoCo's outer loop (Douillard et al., arXiv:2311.08105): pseudo-gradient, Nesterov outer step, digest.
+
+Everything here must give the same bits on every peer, so the outer step is made of separate float32
+multiplications and additions on the CPU: fused operations (`add_(alpha=)`, `torch.optim.SGD`) round differently under
+different instruction sets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cotrain.config import RunConfig
+
+
+@dataclass(frozen=True)
+class OuterState:
+    """What all up-to-date peers of a session hold bit for bit.
+
+    Attributes:
+        parameters: outer parameters P, [n] float32 on the CPU.
+        momentum: outer momentum v, [n] float32 on the CPU.
+        round: outer steps taken.
+        samples: samples committed by all peers in these rounds.
+        cursor: position in the data order from which the next round's samples are dealt.
+    """
+
+    parameters: Tensor
+    momentum: Tensor
+    round: int = 0
+    samples: int = 0
+    cursor: int = 0
+
+    @classmethod
+    def initial(cls, parameters: Tensor) -> OuterState:
+        """The state before the first round."""
+        return cls(parameters, torch.zeros_like(parameters))
+
+    def digest(self) -> str:
+        """SHA-256 over counters, parameters and momentum, hexadecimal."""
+        hasher = hashlib.sha256(
+            struct.pack("<qqqq", self.parameters.numel(), self.round, self.samples, self.cursor)
+        )
+        hasher.update(memoryview(self.parameters.numpy()).cast("B"))
+        hasher.update(memoryview(self.momentum.numpy()).cast("B"))
+        return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class RoundTotals:
+    """What the members of a round's group announced, added up: the same at every peer.
+
+    Attributes:
+        samples: samples trained on by all members.
+        positions: positions of the data order that the round has used up.
+    """
+
+    samples: int
+    positions: int
+
+
+@dataclass(frozen=True)
+class OuterOptimizer:
+    """Nesterov SGD over rounds, its momentum ramped up from zero.
+
+    A cold momentum of 0.9 overshoots on short runs; rising linearly over the first half of the run mends it.
+
+    Attributes:
+        learning_rate: of the outer step.
+        momentum: once the ramp is over.
+        ramp_samples: committed samples at which the ramp is over.
+    """
+
+    learning_rate: float
+    momentum: float
+    ramp_samples: float
+
+    @classmethod
+    def from_config(cls, config: RunConfig, samples_wanted: int) -> OuterOptimizer:
+        section = config.diloco
+        return cls(
+            section.outer_learning_rate, section.outer_momentum, section.momentum_ramp * samples_wanted
+        )
+
+    def momentum_at(self, samples: int) -> float:
+        """Outer momentum once `samples` have been committed."""
+        if self.ramp_samples <= 0:
+            return self.momentum
+        return self.momentum * min(1.0, samples / self.ramp_samples)
+
+    @torch.no_grad()
+    def step(
+        self,
+        state: OuterState,
+        average: Tensor,
+        totals: RoundTotals,
+        out: tuple[Tensor, Tensor] | None = None,
+    ) -> OuterState:
+        """One outer step: `v <- m v + g;  P <- P - lr (g + m v)` with g the averaged pseudo-gradient.
+
+        Args:
+            state: the state before; left unchanged.
+            average: g, [n] float32.
+            totals: of the round that closes.
+            out: buffers [n] for the new parameters and momentum; made if absent.
+        """
+        parameters, velocity = out or (torch.empty_like(state.parameters), torch.empty_like(state.momentum))
+        momentum = self.momentum_at(state.samples)
+        torch.mul(state.momentum, momentum, out=velocity)
+        velocity.add_(average)
+        torch.mul(velocity, momentum, out=parameters)
+        parameters.add_(average)
+        parameters.mul_(self.learning_rate)
+        torch.sub(state.parameters, parameters, out=parameters)
+        return OuterState(
+            parameters,
+            velocity,
+            state.round + 1,
+            state.samples + totals.samples,
+            state.cursor + totals.positions,
+        )
+
+
+def progress_fraction(
+    state_samples: int, local_samples: int, peers: int, config: RunConfig, wanted: int
+) -> float:
+    """How far the run is, 0 to 1, in the middle of a round; the learning rate is a function of this.
+
+    Committed samples, plus what the swarm is expected to have done since (my own times the number of peers), clamped
+    to what the round is expected to bring: so all peers anneal together, whatever their speed.
+    """
+    expected = min(local_samples * max(1, peers), config.samples_per_round())
+    return min(1.0, (state_samples + expected) / max(1, wanted))

@@ -1,0 +1,144 @@
+"""What a run tells its supervisor: `status.json` out, `control.json` in. Inner steps never wait for the disk."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from cotrain.paths import CONTROL_FILE, STATUS_FILE
+from cotrain.status import (
+    MAX_RECORDS,
+    Phase,
+    Record,
+    RecordKind,
+    State,
+    Status,
+    WishName,
+    iso_now,
+    now,
+    process_rate,
+    read_control,
+    write_status,
+)
+
+logger = logging.getLogger(__name__)
+
+
+class StatusReporter:
+    """Keeps the snapshot of a run and writes it from a thread: at most once an interval, at once for what matters."""
+
+    def __init__(self, folder: Path, *, session: str, peer: str, interval_s: float = 1.0):
+        """Snapshots go to `folder/status.json`, under a new run id."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path, self._interval_s = folder / STATUS_FILE, interval_s
+        self._status = Status(
+            session=session, peer=peer, run=uuid.uuid4().hex, sequence=0, updated_at=now(), status="waiting",
+            phase="starting",
+        )  # fmt: skip
+        self._records: list[Record] = []
+        self._lock = threading.Lock()
+        self._urgent = threading.Event()
+        self._stopping = False
+        self._dirty = True
+        self._thread = threading.Thread(target=self._run, name="status", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write. Start it only after the last fork of the process."""
+        self._thread.start()
+
+    @property
+    def status(self) -> Status:
+        """The snapshot as it is now."""
+        return self._status
+
+    def update(self, **fields: Any) -> None:
+        """Change fields of the snapshot; written within the interval."""
+        with self._lock:
+            self._change(fields)
+
+    def phase(self, phase: Phase, state: State | None = None, *, message: str = "", **fields: Any) -> None:
+        """Enter a phase; written at once. A message makes it a record of the training log."""
+        with self._lock:
+            changed = (phase, state or self._status.status) != (self._status.phase, self._status.status)
+            if state is not None:
+                fields["status"] = state
+            self._change({**fields, "phase": phase})
+            if message:
+                self._add_record("phase", message, "info", {"phase": phase, "status": self._status.status})
+        if changed or message:
+            self._urgent.set()
+
+    def record(
+        self, kind: RecordKind, message: str, *, level: Literal["info", "warning", "error"] = "info",
+        data: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Add a record to the training log; written at once."""
+        with self._lock:
+            self._add_record(kind, message, level, data or {})
+        self._urgent.set()
+
+    def stop(self) -> None:
+        """Write the last snapshot and end the thread."""
+        self._stopping = True
+        self._urgent.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._write()
+
+    # ------------------------------------------------------------------------------------------ under the lock
+    def _change(self, fields: dict[str, Any]) -> None:
+        merged = self._status.model_copy(update=fields)
+        rate = process_rate(merged.phase, merged.samples_committed, merged.samples_wanted)
+        self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
+        self._dirty = True
+
+    def _add_record(self, kind: RecordKind, message: str, level: Any, data: dict[str, Any]) -> None:
+        number = self._records[-1].number + 1 if self._records else 1
+        entry = Record(number=number, time=now(), kind=kind, message=message[:1000], level=level, data=data)
+        self._records = [*self._records, entry][-MAX_RECORDS:]
+        self._dirty = True
+
+    # ------------------------------------------------------------------------------------------ the thread
+    def _run(self) -> None:
+        while not self._stopping:
+            self._urgent.wait(self._interval_s)
+            self._urgent.clear()
+            self._write()
+
+    def _write(self) -> None:
+        with self._lock:
+            if not self._dirty:
+                return
+            self._dirty = False
+            sequence = self._status.sequence + 1
+            stamp: dict[str, Any] = {"sequence": sequence, "updated_at": now(), "records": self._records}
+            if self._status.status == "training":
+                stamp["last_train_at"] = iso_now()
+            self._status = snapshot = self._status.model_copy(update=stamp)
+        try:
+            write_status(self._path, snapshot)
+        except OSError as error:  # a full disk must not end a training run
+            logger.warning("status.json could not be written: %s", error)
+
+
+class ControlFile:
+    """The wish in `control.json`, read again only when the file has changed."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / CONTROL_FILE
+        self._seen: tuple[int, int] | None = None
+        self._wish: WishName = "run"
+
+    def wish(self) -> WishName:
+        """What is wished now; costs one `stat` when nothing has changed."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return "run"
+        mark = (stat.st_mtime_ns, stat.st_ino)
+        if mark != self._seen:
+            self._seen, self._wish = mark, read_control(self._path).wish
+        return self._wish

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from cotrain.config import DataSection, ModelSection, TrainSection
+from cotrain.train.data import PreparedDataset, TokenDataset, open_tokens, prepare_dataset, sample_indices
+from cotrain.train.evaluate import bigram_baseline, byte_baseline, evaluate, generate_text
+from cotrain.train.model import build_model, language_model_loss
+from cotrain.train.optim import build_inner_optimizer, learning_rate, set_learning_rate
+from cotrain.train.tokenizer import byte_tokenizer
+
+UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
+
+SEQ_LENGTH = 64
+
+
+@pytest.fixture(scope="module")
+def builtin(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    return prepare_dataset(DataSection(), seed=0, folder=tmp_path_factory.mktemp("builtin"))
+
+
+@pytest.fixture
+def model() -> PreTrainedModel:
+    return build_model(ModelSection(), vocab_size=256, seq_length=SEQ_LENGTH, seed=0)
+
+
+def dataset_of(path: Path, tokens: np.ndarray, seq_length: int = SEQ_LENGTH) -> TokenDataset:
+    np.save(path, tokens.astype(np.uint8))
+    return TokenDataset(path, seq_length)
+
+
+# ----------------------------------------------------------------------------------- trivial predictors
+def test_the_baselines_of_the_built_in_corpus_are_what_was_measured(builtin: PreparedDataset):
+    train, validation = open_tokens(builtin.train), open_tokens(builtin.validation)
+    assert 3.0 <= byte_baseline(train, validation) <= 3.3
+    assert 2.2 <= bigram_baseline(train, validation) <= 2.7
+
+
+def test_uniform_bytes_cost_the_logarithm_of_256():
+    tokens = np.random.default_rng(0).integers(0, 256, 200_000).astype(np.uint8)
+    assert byte_baseline(tokens, tokens) == pytest.approx(math.log(256), abs=0.01)
+
+
+def test_alternating_bytes_are_known_from_the_one_before():
+    tokens = np.tile(np.array([65, 66], dtype=np.uint8), 5000)
+    assert byte_baseline(tokens, tokens) == pytest.approx(math.log(2), abs=0.01)
+    assert bigram_baseline(tokens, tokens) == pytest.approx(0.0, abs=0.01)
+
+
+@UNHURRIED
+@given(st.binary(min_size=2, max_size=200), st.binary(min_size=2, max_size=200))
+def test_baselines_agree_with_counting_one_by_one(train: bytes, validation: bytes):
+    def cost(context: bytes, following: int) -> float:
+        """Of one byte after `context` (none or one byte), by definition."""
+        size = len(context)
+        places = [i for i in range(size, len(train)) if train[i - size : i] == context]
+        hits = sum(train[i] == following for i in places)
+        return -math.log((hits + 0.01) / (len(places) + 2.56))
+
+    one = [cost(b"", byte) for byte in validation]
+    two = [cost(validation[i - 1 : i], validation[i]) for i in range(1, len(validation))]
+    arrays = np.frombuffer(train, np.uint8), np.frombuffer(validation, np.uint8)
+    assert byte_baseline(*arrays) == pytest.approx(sum(one) / len(one))
+    assert bigram_baseline(*arrays) == pytest.approx(sum(two) / len(two))
+
+
+# --------------------------------------------------------------------------------------------- evaluating
+def test_evaluation_is_the_mean_over_its_samples_whatever_the_batch_size(
+    model: PreTrainedModel, tmp_path: Path
+):
+    tokens = np.random.default_rng(0).integers(0, 256, SEQ_LENGTH * 6 + 1)
+    dataset = dataset_of(tmp_path / "t.npy", tokens)
+    with torch.no_grad():
+        expected = language_model_loss(model, dataset.batch(np.arange(6)), precision="fp32").item()
+    for batches, batch_size in ((6, 1), (2, 4), (100, 100)):
+        result = evaluate(model, dataset, batches=batches, batch_size=batch_size, precision="fp32")
+        assert result.loss == pytest.approx(expected, abs=1e-5)
+        assert result.tokens == 6 * SEQ_LENGTH
+        assert 0.0 <= result.accuracy <= 1.0
+
+
+def test_evaluation_reads_samples_from_the_whole_split(model: PreTrainedModel, tmp_path: Path):
+    """The text is one byte in its first half and another in its second; both halves must weigh alike."""
+    halves = [np.full(SEQ_LENGTH * 50, byte) for byte in (65, 90)]
+    parts = [dataset_of(tmp_path / f"{number}.npy", half) for number, half in enumerate(halves)]
+    both = dataset_of(tmp_path / "both.npy", np.concatenate([*halves, [90]]))
+    losses = [evaluate(model, part, batches=1, batch_size=4, precision="fp32").loss for part in parts]
+    result = evaluate(model, both, batches=2, batch_size=5, precision="fp32")
+    assert abs(losses[0] - losses[1]) > 0.01
+    assert result.loss == pytest.approx(sum(losses) / 2, abs=1e-4)
+    assert result.tokens == 10 * SEQ_LENGTH
+
+
+def test_evaluation_leaves_the_model_as_it_was(model: PreTrainedModel, tmp_path: Path):
+    dataset = dataset_of(tmp_path / "t.npy", np.zeros(SEQ_LENGTH * 2 + 1))
+    model.train()
+    first = evaluate(model, dataset, batches=1, batch_size=2, precision="fp32")
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert evaluate(model, dataset, batches=1, batch_size=2, precision="fp32") == first
+
+
+def test_a_llama_learns_more_than_byte_frequencies_in_sixty_steps(
+    model: PreTrainedModel, builtin: PreparedDataset
+):
+    section = TrainSection(learning_rate=3e-3, warmup_steps=6)
+    train, validation = (TokenDataset(path, SEQ_LENGTH) for path in (builtin.train, builtin.validation))
+    optimizer = build_inner_optimizer(model, section)
+    before = evaluate(model, validation, batches=2, batch_size=16, precision="fp32")
+    for step in range(60):
+        set_learning_rate(optimizer, learning_rate(section, progress=step / 60, total_steps=60))
+        indices = sample_indices(
+            seed=0, num_samples=len(train), cursor=0, rank=0, ranks=1, start=step * 8, count=8
+        )
+        optimizer.zero_grad()
+        language_model_loss(model, train.batch(indices), precision="fp32").backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), section.max_grad_norm)
+        optimizer.step()
+    after = evaluate(model, validation, batches=2, batch_size=16, precision="fp32")
+    assert after.loss < byte_baseline(train.tokens, validation.tokens) < before.loss
+    assert after.accuracy > before.accuracy
+
+
+# --------------------------------------------------------------------------------------------- generation
+def write(model: PreTrainedModel, prompt: str = "def f", *, seed: int = 0, length: int = 12) -> str:
+    return generate_text(model, byte_tokenizer(), prompt, max_new_tokens=length, seed=seed)
+
+
+def test_generated_text_depends_on_its_seed_only(model: PreTrainedModel):
+    torch.manual_seed(1)
+    first = write(model)
+    torch.manual_seed(2)
+    assert write(model) == first
+    assert write(model, seed=1) != first
+
+
+def test_generation_leaves_random_state_and_mode_alone(model: PreTrainedModel):
+    model.train()
+    before = torch.random.get_rng_state()
+    write(model)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert model.training
+
+
+def test_an_empty_prompt_and_one_longer_than_the_model_are_continued(model: PreTrainedModel):
+    assert write(model, "")
+    long = "abc" * SEQ_LENGTH
+    room = SEQ_LENGTH - 12
+    assert write(model, long) == write(model, long[-room:])
