@@ -1,0 +1,1 @@
+"""What touches hivemind: peers, rounds, exact averaging, the state that joiners download."""

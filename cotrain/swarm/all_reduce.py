@@ -1,0 +1,265 @@
+"""Butterfly all-reduce whose result is the same bytes at every member, for any lossy codec.
+
+Each member reduces its own parts: it collects the encoded contributions of the others, averages them in the order of
+the members, encodes each average once, and sends these bytes to everybody; it uses the decoded bytes itself, too. Then
+the group agrees on what was averaged (`commit.py`), and members that miss parts fetch them.
+
+Losses of the encoding are fed back (error feedback, Karimireddy et al., arXiv:1901.09847): what a contribution or an
+average lost is added to the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+from hivemind.proto import averaging_pb2, runtime_pb2
+from hivemind.utils import get_logger
+from hivemind.utils.asyncio import aiter_with_timeout, amap_in_executor, as_aiter
+from torch import Tensor
+
+from cotrain.errors import SwarmError
+from cotrain.swarm.aggregate import weighted_mean
+from cotrain.swarm.parts import Part, PartLedger
+from cotrain.train.codec import Codec
+
+logger = get_logger(__name__)
+Data = averaging_pb2.AveragingData
+T = TypeVar("T")
+
+PREFETCH = 2
+"""Parts that are encoded or checked ahead of the network."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long a member waits for another, seconds."""
+
+    sender_s: float = 10.0
+    """for the next part of a contribution"""
+    reducer_s: float = 20.0
+    """for the next averaged part"""
+    vote_s: float = 5.0
+    """for the answer to a vote"""
+
+
+@dataclass
+class Traffic:
+    """Bytes of messages, as they are handed to the transport."""
+
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass
+class Residuals:
+    """What encodings have lost so far, to be added to the next ones. Both [n] float32.
+
+    Attributes:
+        contribution: lost from what this peer sent to reducers.
+        average: lost from the averages that this peer encoded as a reducer.
+    """
+
+    contribution: Tensor
+    average: Tensor
+
+    @classmethod
+    def zeros(cls, numel: int) -> Residuals:
+        return cls(torch.zeros(numel), torch.zeros(numel))
+
+    def clone(self) -> Residuals:
+        return Residuals(self.contribution.clone(), self.average.clone())
+
+
+@dataclass
+class Exchange:
+    """One member's side of the reduction in one group.
+
+    Attributes:
+        me, members: peer ids; members in the same order everywhere.
+        weights: of each member, from what was announced when the group formed.
+        vector: [n] float32, this member's pseudo-gradient with `residuals.contribution` already added.
+        residuals: written to while encoding; the caller keeps them only if the round is decided.
+        open_stream: `open_stream(reducer, requests)` -> replies.
+    """
+
+    me: str
+    members: Sequence[str]
+    weights: Sequence[float]
+    parts: Sequence[Part]
+    ledger: PartLedger
+    vector: Tensor
+    residuals: Residuals
+    codec: Codec
+    group_id: bytes
+    open_stream: Callable[[str, AsyncIterator[Data]], AsyncIterator[Data]]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    suspects: set[str] = field(default_factory=set)
+    traffic: Traffic = field(default_factory=Traffic)
+
+    def __post_init__(self) -> None:
+        self._mine = [i for i, part in enumerate(self.parts) if part.reducer == self.me]
+        self._inbox: dict[int, dict[str, bytes]] = {i: {} for i in self._mine}
+        self._collected = {i: asyncio.Event() for i in self._mine}
+        self._averaged = {i: asyncio.Event() for i in self._mine}
+        self._live_senders = {peer for peer in self.members if peer != self.me}
+        self._started: set[str] = set()
+
+    async def run(self) -> None:
+        """Send, reduce and collect. Afterwards the ledger holds every average that could be had."""
+        reducers = {part.reducer for part in self.parts} - {self.me}
+        tasks = [asyncio.create_task(self._send_to(reducer)) for reducer in sorted(reducers)]
+        tasks += [asyncio.create_task(self._reduce(index)) for index in self._mine]
+        watchdog = asyncio.create_task(self._drop_silent_senders())
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in (watchdog, *tasks):
+                task.cancel()
+
+    # ------------------------------------------------------------------------------------------ as a sender
+    async def _send_to(self, reducer: str) -> None:
+        indices = [i for i, part in enumerate(self.parts) if part.reducer == reducer]
+        try:
+            count = 0
+            replies = self._replies(reducer, indices)
+            async for index, encoded in amap_in_executor(self._check_average, replies, max_prefetch=PREFETCH):
+                self.ledger.put(index, encoded)
+                count += 1
+            if count != len(indices):
+                raise SwarmError(f"sent {count} of {len(indices)} averages", field=reducer)
+        except Exception as error:
+            logger.info(f"reducer {reducer} failed: {error!r}")
+            self.suspects.add(reducer)
+
+    async def _replies(self, reducer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, Data]]:
+        remaining = iter(indices)
+        stream = self.open_stream(reducer, self._contributions(indices))
+        async for message in aiter_with_timeout(stream, self.timeouts.reducer_s):
+            self.traffic.received += message.ByteSize()
+            index = next(remaining, None)
+            if index is None:
+                raise SwarmError("sent more averages than it has parts", field=reducer)
+            yield index, message
+
+    async def _contributions(self, indices: Sequence[int]) -> AsyncIterator[Data]:
+        first = True
+        async for encoded in amap_in_executor(
+            self._encode_contribution, as_aiter(*indices), max_prefetch=PREFETCH
+        ):
+            message = Data(
+                code=averaging_pb2.PART_FOR_AVERAGING, group_id=self.group_id if first else b"",
+                tensor_part=runtime_pb2.Tensor(buffer=encoded),
+            )  # fmt: skip
+            first = False
+            self.traffic.sent += message.ByteSize()
+            yield message
+
+    def _encode_contribution(self, index: int) -> bytes:
+        part = self.parts[index]
+        values = self.vector[part.start : part.stop]
+        encoded = self.codec.encode(values)
+        lost = self.residuals.contribution[part.start : part.stop]
+        torch.sub(values, self.codec.decode(encoded, part.numel), out=lost)
+        return encoded
+
+    def _check_average(self, numbered: tuple[int, Data]) -> tuple[int, bytes]:
+        index, message = numbered
+        encoded, part = message.tensor_part.buffer, self.parts[index]
+        if message.code != averaging_pb2.AVERAGED_PART:
+            raise SwarmError(f"answered with code {message.code}", field=part.reducer)
+        self.codec.decode(encoded, part.numel)  # raises ValueError for what must not be passed on
+        return index, encoded
+
+    # ------------------------------------------------------------------------------------------ as a reducer
+    async def serve(self, sender: str, stream: AsyncIterator[Data]) -> AsyncIterator[Data]:
+        """The reducer's side of `open_stream`: takes a contribution, yields averages in the order of the parts."""
+        if sender not in self._live_senders or sender in self._started:
+            yield Data(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
+        self._started.add(sender)
+        receiver = asyncio.create_task(self._receive_from(sender, stream))
+        try:
+            for index in self._mine:
+                await self._averaged[index].wait()
+                message = Data(
+                    code=averaging_pb2.AVERAGED_PART,
+                    tensor_part=runtime_pb2.Tensor(buffer=self.ledger.encoded(index)),
+                )
+                self.traffic.sent += message.ByteSize()
+                yield message
+        finally:
+            if not receiver.done():
+                receiver.cancel()
+                self._drop(sender, "closed its stream")
+
+    async def _receive_from(self, sender: str, stream: AsyncIterator[Data]) -> None:
+        try:
+            remaining = iter(self._mine)
+            index = next(remaining, None)
+            async for message in aiter_with_timeout(stream, self.timeouts.sender_s):
+                self.traffic.received += message.ByteSize()
+                if index is None:
+                    raise SwarmError("sent more parts than it was asked for", field=sender)
+                if len(message.tensor_part.buffer) != self.codec.encoded_bytes(self.parts[index].numel):
+                    raise SwarmError(f"sent part {index} in a wrong size", field=sender)
+                if index in self._inbox:
+                    self._inbox[index][sender] = message.tensor_part.buffer
+                    self._note_collected(index)
+                index = next(remaining, None)
+                if index is None:
+                    return
+            raise SwarmError("ended its stream early", field=sender)
+        except Exception as error:
+            self._drop(sender, str(error) or type(error).__name__)
+
+    async def _drop_silent_senders(self) -> None:
+        await asyncio.sleep(self.timeouts.sender_s)
+        for sender in sorted(self._live_senders - self._started):
+            self._drop(sender, "sent nothing")
+
+    def _drop(self, sender: str, why: str) -> None:
+        if sender in self._live_senders:
+            logger.info(f"sender {sender} dropped: {why}")
+            self._live_senders.discard(sender)
+            self.suspects.add(sender)
+            for index in self._mine:
+                self._note_collected(index)
+
+    def _note_collected(self, index: int) -> None:
+        if index in self._inbox and self._live_senders <= self._inbox[index].keys():
+            self._collected[index].set()
+
+    async def _reduce(self, index: int) -> None:
+        self._note_collected(index)
+        await self._collected[index].wait()
+        received = self._inbox.pop(index)
+        encoded = await asyncio.get_running_loop().run_in_executor(None, self._average, index, received)
+        self.ledger.put(index, encoded)
+        self._averaged[index].set()
+
+    def _average(self, index: int, received: dict[str, bytes]) -> bytes:
+        part = self.parts[index]
+        contributions, weights = [], []
+        for member, weight in zip(self.members, self.weights, strict=True):
+            if member == self.me:
+                contributions.append(self.vector[part.start : part.stop])
+                self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
+            elif member in received:
+                try:
+                    contributions.append(self.codec.decode(received[member], part.numel))
+                except ValueError as error:
+                    logger.warning(f"part {index} of {member} ignored: {error}")
+                    self.suspects.add(member)
+                    continue
+            else:
+                continue
+            weights.append(weight)
+        lost = self.residuals.average[part.start : part.stop]
+        average = weighted_mean(contributions, weights).add_(lost)
+        encoded = self.codec.encode(average)
+        torch.sub(average, self.codec.decode(encoded, part.numel), out=lost)
+        return encoded

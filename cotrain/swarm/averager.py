@@ -1,0 +1,421 @@
+"""One round of averaging, in a process of its own: matchmaking by hivemind, then the exact all-reduce.
+
+hivemind's DecentralizedAverager gives the process, the matchmaking and the transport; its own all-reduce is not used,
+because with a lossy codec every peer would end with another average, and a failed reducer would leave peers diverged
+while the step "succeeds".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
+
+import torch
+from google.protobuf.wrappers_pb2 import BytesValue
+from hivemind.averaging.averager import DecentralizedAverager
+from hivemind.averaging.group_info import GroupInfo
+from hivemind.dht import DHT
+from hivemind.p2p import P2P, P2PContext, PeerID
+from hivemind.proto import averaging_pb2
+from hivemind.utils import MPFuture, get_dht_time, get_logger
+from hivemind.utils.asyncio import achain, aiter_with_timeout, as_aiter
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from cotrain.errors import SwarmError
+from cotrain.swarm.all_reduce import Exchange, Residuals, Timeouts, Traffic
+from cotrain.swarm.commit import Agreement, Links, Vote
+from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
+from cotrain.swarm.rounds import Announcement, averaging_weights, quorate_members, round_totals
+from cotrain.swarm.state import SharedState, StateService
+from cotrain.train.codec import BLOCK, Codec
+from cotrain.train.diloco import RoundTotals
+
+logger = get_logger(__name__)
+Data = averaging_pb2.AveragingData
+
+ROUNDS_KEPT = 4
+"""Rounds whose averaged bytes are kept for peers that follow or repair."""
+GROUP_WAIT_S = 5.0
+"""How long a message may arrive before its group is known here."""
+
+
+class OutdatedStateError(SwarmError):
+    """This peer's outer state is not the one that the group's majority holds: it must download that first."""
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a closed round was, for the log and the outer step. The average itself lies in the shared tensor.
+
+    Attributes:
+        members: peer ids, in the order in which contributions are summed.
+        weights: of each member.
+        totals: samples and positions of the round.
+        zeroed_parts: parts that nobody held.
+        suspects: members that failed to send or to reduce.
+        seconds: spent `matchmaking` and `reducing`.
+        bytes_sent, bytes_received: messages of this peer in the round.
+    """
+
+    round: int
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    totals: RoundTotals
+    zeroed_parts: int
+    suspects: tuple[str, ...]
+    matchmaking_s: float
+    reducing_s: float
+    bytes_sent: int
+    bytes_received: int
+
+
+class RoundHeader(BaseModel):
+    """First message of a fetched round: the average's parts follow as encoded bytes, one message each."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    round: Annotated[int, Field(ge=0)]
+    samples: Annotated[int, Field(ge=0, le=2**60)]
+    positions: Annotated[int, Field(ge=0, le=2**60)]
+    parts: Annotated[list[tuple[int, int, bool]], Field(max_length=100_000)]
+    """(start, stop, present) of each part; one that is not present counts as zero and is not sent."""
+
+
+class PartsRequest(BaseModel):
+    """Members ask for the bytes of parts of their group."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    group: Annotated[str, Field(pattern=r"^[0-9a-f]{1,128}$")]
+    indices: Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=100_000)]
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What hivemind's matchmaking needs to know of a step."""
+
+    scheduled_time: float
+    deadline: float
+    data_for_gather: bytes
+
+    def get_timeout(self) -> float:
+        return max(0.0, self.deadline - get_dht_time())
+
+
+@dataclass
+class _Group:
+    """A group that this peer is or was a member of."""
+
+    round: int
+    members: tuple[str, ...]
+    exchange: Exchange
+    agreement: Agreement
+
+
+class RoundAverager(DecentralizedAverager):
+    """Averages one flat pseudo-gradient a round; serves the outer state and the last rounds' averages."""
+
+    # hivemind caches the table of RPCs in these; a subclass would inherit the table of its parent
+    _rpc_handlers = None
+    _stub_type = None
+
+    def __init__(
+        self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, matchmaking_s: float,
+        timeouts: Timeouts | None = None,
+    ):  # fmt: skip
+        """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory."""
+        self._codec, self._timeouts = codec, timeouts or Timeouts()
+        self._state_service = StateService(state)
+        self._residuals: Residuals | None = None
+        self._groups: dict[str, _Group] = {}
+        self._group_known: asyncio.Condition | None = None
+        self._results: dict[int, tuple[RoundHeader, list[bytes]]] = {}
+        self._matchmaking_s = matchmaking_s
+        super().__init__(
+            [vector], dht, start=True, prefix=session, target_group_size=None,
+            min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------ in the training process
+    def close_round(self, announcement: Announcement, *, expected_peers: int) -> MPFuture:
+        """Find a group and average the vector with it; the future gives a RoundOutcome.
+
+        Its exceptions: OutdatedStateError, or SwarmError if there was no group or no decision; the vector is
+        then as it was. With `expected_peers` = 1 the round is closed alone, without looking for anybody.
+        """
+        future: MPFuture = MPFuture()
+        arguments = {"announcement": announcement, "expected_peers": expected_peers, "future": future}
+        self._outer_pipe.send(("_close_round", [], arguments))
+        return future
+
+    def forget_residuals(self) -> None:
+        """Drop the error feedback: this peer has taken over another outer state."""
+        self._outer_pipe.send(("_forget_residuals", [], {}))
+
+    # ------------------------------------------------------------------------------------------ in the averager's process
+    async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
+        self._group_known = asyncio.Condition()
+        await super().add_p2p_handlers(p2p, *args, **kwargs)
+        await self._state_service.add_p2p_handlers(p2p, namespace=self.prefix)
+
+    async def _forget_residuals(self) -> None:
+        self._residuals = None
+
+    async def _close_round(
+        self, *, announcement: Announcement, expected_peers: int, future: MPFuture
+    ) -> None:
+        try:
+            started = time.monotonic()
+            group = await self._find_group(announcement, expected_peers)
+            matchmaking_s = time.monotonic() - started
+            future.set_result(await self._average_with(group, announcement, matchmaking_s))
+        except SwarmError as error:
+            future.set_exception(error)
+        except Exception as error:
+            logger.warning("the round failed", exc_info=True)
+            future.set_exception(SwarmError(f"the round failed: {error!r}"))
+
+    async def _find_group(self, announcement: Announcement, expected_peers: int) -> GroupInfo:
+        said = announcement.model_dump_json().encode()
+        if expected_peers <= 1:
+            return GroupInfo(time.time_ns().to_bytes(20, "big"), (self.peer_id,), (said,))
+        # a group of the expected size starts at once; without it, everybody waits the whole matchmaking time
+        self._matchmaking.target_group_size = expected_peers
+        self._matchmaking.potential_leaders.target_group_size = expected_peers
+        scheduled = get_dht_time() + self._matchmaking_s
+        search = _Search(scheduled, scheduled + 0.5 * self._matchmaking_s, said)
+        try:
+            group = await self._matchmaking.look_for_group(search)
+        except Exception as error:
+            raise SwarmError(f"looking for a group failed: {error!r}") from error
+        if group is None:
+            raise SwarmError(
+                f"no group formed within {search.deadline - scheduled + self._matchmaking_s:.1f} s, "
+                f"{expected_peers - 1} other peers were expected",
+                hint="local work is kept and the round is tried again",
+            )
+        return group
+
+    async def _average_with(self, info: GroupInfo, mine: Announcement, matchmaking_s: float) -> RoundOutcome:
+        started, me = time.monotonic(), self.peer_id.to_base58()
+        announcements = _read_announcements(info)
+        quorate = quorate_members(announcements)
+        if me not in quorate.members:
+            raise OutdatedStateError(
+                f"holds round {mine.round} ({mine.digest[:12]}), the group holds round {quorate.round} "
+                f"({quorate.digest[:12]})",
+                details={"round": quorate.round, "digest": quorate.digest},
+            )
+        said = [announcements[member] for member in quorate.members]
+        weights, totals = averaging_weights(said), round_totals(said)
+        numel = self._averaged_tensors[0].numel()
+        residuals = (self._residuals or Residuals.zeros(numel)).clone()
+        group = self._open_group(info.group_id, quorate.round, quorate.members, weights, residuals)
+        await self._register(info.group_id.hex(), group)
+        await group.exchange.run()
+        manifest = await group.agreement.decide()
+        encoded = [
+            group.exchange.ledger.encoded(i) if d is not None else None for i, d in enumerate(manifest)
+        ]
+        await asyncio.get_running_loop().run_in_executor(None, self._apply, group, encoded)
+        self._residuals = residuals
+        self._keep_result(group, totals, encoded)
+        traffic = group.exchange.traffic
+        return RoundOutcome(
+            round=quorate.round, members=quorate.members, weights=tuple(weights), totals=totals,
+            zeroed_parts=manifest.count(None), suspects=tuple(sorted(group.exchange.suspects)),
+            matchmaking_s=matchmaking_s, reducing_s=time.monotonic() - started,
+            bytes_sent=traffic.sent, bytes_received=traffic.received,
+        )  # fmt: skip
+
+    def _open_group(
+        self,
+        group_id: bytes,
+        round_: int,
+        members: tuple[str, ...],
+        weights: list[float],
+        residuals: Residuals,
+    ) -> _Group:
+        me, vector = self.peer_id.to_base58(), self._averaged_tensors[0]
+        parts = partition(vector.numel(), members, [1] * len(members), BLOCK, PART_VALUES)
+        ledger, suspects, traffic = PartLedger(parts), set[str](), Traffic()
+        exchange = Exchange(
+            me=me, members=members, weights=weights, parts=parts, ledger=ledger,
+            vector=vector + residuals.contribution, residuals=residuals, codec=self._codec, group_id=group_id,
+            open_stream=self._open_stream, timeouts=self._timeouts, suspects=suspects, traffic=traffic,
+        )  # fmt: skip
+        agreement = Agreement(
+            group=group_id.hex(), me=me, members=members, ledger=ledger, suspects=suspects,
+            links=self._links(group_id, traffic), timeout_s=self._timeouts.vote_s,
+        )  # fmt: skip
+        return _Group(round_, members, exchange, agreement)
+
+    async def _register(self, group: str, state: _Group) -> None:
+        assert self._group_known is not None
+        async with self._group_known:
+            self._groups[group] = state
+            for old in list(self._groups)[:-2]:
+                del self._groups[old]
+            self._group_known.notify_all()
+
+    @torch.no_grad()
+    def _apply(self, group: _Group, encoded: Sequence[bytes | None]) -> None:
+        vector = self._averaged_tensors[0]
+        for part, buffer in zip(group.exchange.parts, encoded, strict=True):
+            values = vector[part.start : part.stop]
+            if buffer is None:
+                values.zero_()
+            else:
+                values.copy_(self._codec.decode(buffer, part.numel))
+
+    def _keep_result(self, group: _Group, totals: RoundTotals, encoded: Sequence[bytes | None]) -> None:
+        parts = [(p.start, p.stop, e is not None) for p, e in zip(group.exchange.parts, encoded, strict=True)]
+        header = RoundHeader(
+            round=group.round, samples=totals.samples, positions=totals.positions, parts=parts
+        )
+        self._results[group.round] = (header, [buffer for buffer in encoded if buffer is not None])
+        for old in sorted(self._results)[:-ROUNDS_KEPT]:
+            del self._results[old]
+
+    # ------------------------------------------------------------------------------------------ links to other members
+    def _stub(self, peer: str) -> Any:
+        return self.get_stub(self._p2p, PeerID.from_base58(peer), namespace=self.prefix)
+
+    async def _open_stream(self, reducer: str, requests: AsyncIterator[Data]) -> AsyncIterator[Data]:
+        async for message in await self._stub(reducer).rpc_aggregate_part(requests):
+            yield message
+
+    def _links(self, group_id: bytes, traffic: Traffic) -> Links:
+        async def call(peer: str, vote: Vote) -> Vote:
+            message = BytesValue(value=vote.model_dump_json().encode())
+            traffic.sent += message.ByteSize()
+            answer = await self._stub(peer).rpc_vote(message, timeout=self._timeouts.vote_s)
+            traffic.received += answer.ByteSize()
+            return Vote.model_validate_json(answer.value)
+
+        async def fetch(peer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
+            request = PartsRequest(group=group_id.hex(), indices=list(indices))
+            stream = await self._stub(peer).rpc_fetch_parts(
+                BytesValue(value=request.model_dump_json().encode())
+            )
+            async for message in aiter_with_timeout(stream, self._timeouts.vote_s):
+                traffic.received += message.ByteSize()
+                yield int.from_bytes(message.value[:4], "big"), message.value[4:]
+
+        return Links(call, fetch)
+
+    async def _group_of(self, group: str, caller: str) -> _Group:
+        """The group that a message is about; raises SwarmError for one that this peer and the caller are not in."""
+        assert self._group_known is not None
+        try:
+            async with self._group_known:
+                await asyncio.wait_for(
+                    self._group_known.wait_for(lambda: group in self._groups), GROUP_WAIT_S
+                )
+        except TimeoutError:
+            raise SwarmError(f"not a member of group {group[:12]}") from None
+        if caller not in self._groups[group].members:
+            raise SwarmError(f"is not a member of group {group[:12]}", field=caller)
+        return self._groups[group]
+
+    # ------------------------------------------------------------------------------------------ RPCs
+    async def rpc_aggregate_part(
+        self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.AveragingData]:
+        """A member sends its contribution to the parts that this peer reduces, and receives their averages."""
+        sender = context.remote_id.to_base58()
+        first = await asyncio.wait_for(anext(aiter(stream)), self._timeouts.sender_s)
+        try:
+            group = await self._group_of(first.group_id.hex(), sender)
+        except SwarmError:
+            yield Data(code=averaging_pb2.BAD_GROUP_ID)
+            return
+        async for message in group.exchange.serve(sender, achain(as_aiter(first), stream)):
+            yield message
+
+    async def rpc_hello(self, request: BytesValue, context: P2PContext) -> BytesValue:
+        """Opens the connection before a round needs it."""
+        return request
+
+    async def rpc_vote(self, request: BytesValue, context: P2PContext) -> BytesValue:
+        """A member's control message of the agreement."""
+        caller, vote = context.remote_id.to_base58(), Vote.model_validate_json(request.value)
+        group = await self._group_of(vote.group, caller)
+        answer = await group.agreement.handle(caller, vote)
+        return BytesValue(value=answer.model_dump_json().encode())
+
+    async def rpc_fetch_parts(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
+        """A member fetches encoded averages that it lacks: index (4 bytes, big-endian), then the bytes."""
+        wanted = PartsRequest.model_validate_json(request.value)
+        group = await self._group_of(wanted.group, context.remote_id.to_base58())
+        for index in wanted.indices:
+            encoded = group.exchange.ledger.encoded(index)
+            if encoded is not None:
+                yield BytesValue(value=index.to_bytes(4, "big") + encoded)
+
+    async def rpc_fetch_round(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
+        """Anybody in the swarm fetches the average of a recent round (request: the round, decimal)."""
+        found = self._results.get(int(request.value.decode()))
+        if found is None:
+            yield BytesValue()
+            return
+        header, encoded = found
+        yield BytesValue(value=header.model_dump_json().encode())
+        for buffer in encoded:
+            yield BytesValue(value=buffer)
+
+    async def rpc_download_state(
+        self, _request: averaging_pb2.DownloadRequest, _context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.DownloadData]:
+        """hivemind's own download has neither digest nor bound: `StateService` takes its place."""
+        for nothing in ():
+            yield nothing
+
+
+async def fetch_round(
+    p2p: P2P, peer: str, session: str, round_: int, codec: Codec, out: Tensor, *, timeout_s: float
+) -> RoundTotals | None:
+    """Fetch the average of round `round_` from a peer into `out` [n]; None if the peer no longer holds it.
+
+    Raises ValueError (or SwarmError) for bytes that do not decode to n values.
+    """
+    stub = RoundAverager.get_stub(p2p, PeerID.from_base58(peer), namespace=session)
+    stream = await asyncio.wait_for(stub.rpc_fetch_round(BytesValue(value=str(round_).encode())), timeout_s)
+    messages = aiter(aiter_with_timeout(stream, timeout_s))
+    first = await anext(messages, BytesValue())
+    if not first.value:
+        return None
+    header = RoundHeader.model_validate_json(first.value)
+    bounds = [
+        0,
+        *itertools.chain.from_iterable((start, stop) for start, stop, _ in header.parts),
+        out.numel(),
+    ]
+    if bounds[::2] != bounds[1::2] or header.round != round_:
+        raise SwarmError("sent parts that do not make up the vector", field=peer)
+    for start, stop, present in header.parts:
+        if present:
+            message = await anext(messages)
+            out[start:stop] = codec.decode(message.value, stop - start)
+        else:
+            out[start:stop] = 0.0
+    return RoundTotals(header.samples, header.positions)
+
+
+def _read_announcements(info: GroupInfo) -> dict[str, Announcement]:
+    """What each member of a formed group announced. Raises SwarmError for a group that cannot be."""
+    peers = [peer.to_base58() for peer in info.peer_ids]
+    if len(set(peers)) != len(peers):
+        raise SwarmError("the leader formed a group with a peer twice")
+    announcements = {}
+    for peer, said in zip(peers, info.gathered, strict=True):
+        try:
+            announcements[peer] = Announcement.model_validate_json(said)
+        except ValueError as error:
+            raise SwarmError(f"announced what cannot be read: {error}", field=peer) from error
+    return announcements

@@ -1,0 +1,90 @@
+"""A peer that trains nothing: it bootstraps a session's swarm, follows every round, and serves the state to joiners.
+
+Invariant: whoever joins finds the outer state here, also when all volunteers are gone.
+"""
+
+from __future__ import annotations
+
+from hivemind.dht import DHT
+from hivemind.utils import get_logger
+
+from cotrain.config import RunConfig
+from cotrain.swarm.dht import DhtThread, Directory
+from cotrain.swarm.follow import StateFollower
+from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.state import SharedState, StateService
+from cotrain.train.codec import make_codec
+from cotrain.train.diloco import OuterOptimizer, OuterState
+
+logger = get_logger(__name__)
+
+FOLLOW_TIMEOUT_S = 60.0
+
+
+class SessionObserver:
+    """One session as its observer sees it. Several may share a DHT, its thread and a loop."""
+
+    def __init__(
+        self, config: RunConfig, initial: OuterState, *, samples_wanted: int, dht: DHT, dht_thread: DhtThread,
+        loop: LoopThread,
+    ):  # fmt: skip
+        """`initial` is served until the swarm is ahead of it."""
+        self._dht, self._dht_thread, self._loop = dht, dht_thread, loop
+        self._session = config.session.id
+        self._shared = SharedState(initial.parameters.numel())
+        self._service = StateService(self._shared)
+        self._directory = Directory(
+            dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe"
+        )
+        self._follower = StateFollower(
+            session=self._session, shared=self._shared, codec=make_codec(config.diloco.codec),
+            optimizer=OuterOptimizer.from_config(config, samples_wanted), view=lambda: self._directory.view,
+        )  # fmt: skip
+        self.digest = initial.digest()
+        self.state = self._shared.publish(initial, self.digest)
+        loop.run(self._serve(), 30.0)
+        self._announce()
+        dht_thread.add(self._directory)
+
+    async def _serve(self) -> None:
+        await self._service.add_p2p_handlers(await self._dht.replicate_p2p(), namespace=self._session)
+
+    async def _stop_serving(self) -> None:
+        await self._service.remove_p2p_handlers(await self._dht.replicate_p2p(), namespace=self._session)
+
+    @property
+    def trainers(self) -> dict[str, tuple[int, str]]:
+        """(round, digest) of each peer that trains, as it announces them."""
+        return {
+            peer: (record.round, record.digest) for peer, record in self._directory.view.trainers().items()
+        }
+
+    @property
+    def bytes_received(self) -> int:
+        return self._follower.bytes_received
+
+    def wait_for_news(self, timeout_s: float) -> bool:
+        """Wait until the swarm is ahead of the state held here; False when the time is over."""
+        return self._directory.wait_for(lambda view: bool(view.donors(self.state.round + 1)), timeout_s)
+
+    def follow(self) -> bool:
+        """Catch up with the swarm, if it is ahead; True if the state has changed. Raises SwarmError."""
+        if not self._directory.view.donors(self.state.round + 1):
+            return False
+        self.state, self.digest = self._loop.run(self._catch_up(), 2 * FOLLOW_TIMEOUT_S)
+        self._announce()
+        return True
+
+    async def _catch_up(self) -> tuple[OuterState, str]:
+        p2p = await self._dht.replicate_p2p()
+        return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S)
+
+    def _announce(self) -> None:
+        self._directory.announce(
+            urgent=True, round=self.state.round, digest=self.digest, committed=self.state.samples
+        )
+
+    def close(self) -> None:
+        """Withdraw from the session; the DHT and the others' sessions stay."""
+        self._dht_thread.remove(self._directory)
+        self._loop.run(self._stop_serving(), 30.0)

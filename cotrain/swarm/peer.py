@@ -1,0 +1,319 @@
+"""This machine's peer in a session's swarm: DHT, directory, averager and outer state behind the trainer's interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from google.protobuf.wrappers_pb2 import BytesValue
+from hivemind.dht import DHT
+from hivemind.p2p import PeerID
+from hivemind.utils import MPFuture, get_dht_time, get_logger
+from torch import Tensor
+
+from cotrain.config import RunConfig
+from cotrain.errors import SwarmError
+from cotrain.swarm.averager import OutdatedStateError, RoundAverager, RoundOutcome
+from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
+from cotrain.swarm.follow import StateFollower
+from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.rounds import Announcement, should_close
+from cotrain.swarm.state import SharedState
+from cotrain.train.codec import make_codec
+from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated
+
+logger = get_logger(__name__)
+
+JOIN_TIMEOUT_S = 120.0
+FAREWELL_TIMEOUT_S = 30.0
+HELLO_TIMEOUT_S = 10.0
+BEHIND_GRACE_S = 3.0
+"""A peer that sees others a round ahead for this long has missed the decision."""
+
+
+def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_path: Path) -> DHT:
+    """A DHT node with its p2pd, listening on `host:port` (0: a free port). Raises SwarmError with the reason."""
+    try:
+        return DHT(
+            start=True, host_maddrs=[f"/ip4/{host}/tcp/{port}"], initial_peers=list(initial_peers),
+            identity_path=str(identity_path),
+            # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
+            check_if_identity_free=False,
+            use_relay=False, auto_nat=False, nat_port_map=False, startup_timeout=60.0,
+        )  # fmt: skip
+    except Exception as error:
+        reached = (
+            f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
+        )
+        raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
+
+
+class SwarmPeer:
+    """A training peer. Build it on the main thread, before any other thread and before a GPU is touched: it forks."""
+
+    def __init__(
+        self, config: RunConfig, *, numel: int, samples_wanted: int, identity_path: Path,
+        initial_peers: Sequence[str], host: str, port: int, on_wait: Callable[[str], None],
+        on_download: Callable[[float], None],
+    ):  # fmt: skip
+        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived."""
+        self._config, self._tell_wait, self._waiting_for = config, on_wait, ""
+        codec = make_codec(config.diloco.codec)
+        self._vector = torch.zeros(numel).share_memory_()
+        self._shared = SharedState(numel)
+        self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
+        self._averager = RoundAverager(
+            self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared,
+            matchmaking_s=config.swarm.matchmaking_s,
+        )  # fmt: skip
+        # no fork after this line
+        self._loop = LoopThread("libp2p")
+        self._directory = Directory(
+            self._dht, config.session.id, record_ttl_s=config.swarm.record_ttl_s,
+            on_arrival=self._open_connection, bootstrap=initial_peers,
+        )  # fmt: skip
+        self._dht_thread = DhtThread()
+        self._dht_thread.add(self._directory)
+        self._follower = StateFollower(
+            session=config.session.id, shared=self._shared, codec=codec,
+            optimizer=OuterOptimizer.from_config(config, samples_wanted),
+            view=lambda: self._directory.view, progress=on_download,
+        )  # fmt: skip
+        self._state: OuterState | None = None
+        self._digest = ""
+        self._active = True
+        self._round_future: MPFuture | None = None
+        self._expected: dict[str, float] = {}
+        self._absent: dict[str, float] = {}
+        self._behind_since: float | None = None
+
+    def _on_wait(self, what: str) -> None:
+        if what != self._waiting_for:
+            self._waiting_for = what
+            self._tell_wait(what)
+
+    # ------------------------------------------------------------------------------------------ who is there
+    @property
+    def peer_id(self) -> str:
+        return str(self._dht.peer_id.to_base58())
+
+    @property
+    def addresses(self) -> list[str]:
+        """libp2p addresses under which this peer can be reached."""
+        return [str(address) for address in self._dht.get_visible_maddrs()]
+
+    @property
+    def peers(self) -> int:
+        return len(self._directory.view.trainers()) + 1
+
+    def _open_connection(self, peer: str) -> None:
+        """Connect to a peer before the first round needs it. Only one side dials: two that dial each other may stall."""
+        if self.peer_id < peer:
+            self._loop.start(self._say_hello(peer))
+
+    async def _say_hello(self, peer: str) -> None:
+        stub = RoundAverager.get_stub(
+            await self._dht.replicate_p2p(), PeerID.from_base58(peer), namespace=self._config.session.id
+        )
+        try:
+            await stub.rpc_hello(BytesValue(), timeout=HELLO_TIMEOUT_S)
+        except Exception as error:
+            logger.warning(f"peer {peer} is announced but does not answer: {error!r}")
+
+    def share(self) -> tuple[int, int]:
+        everybody = sorted([self.peer_id, *self._directory.view.trainers()])
+        return everybody.index(self.peer_id), len(everybody)
+
+    # ------------------------------------------------------------------------------------------ the outer state
+    def join(self, initial: OuterState) -> OuterState:
+        """The state that the swarm serves; the checkpointer has one from the session's beginning on."""
+        self._on_wait("a peer that serves the outer state")
+        if not self._directory.wait_for(lambda view: bool(view.donors()), JOIN_TIMEOUT_S):
+            raise SwarmError(
+                f"nobody in the swarm served the outer state within {JOIN_TIMEOUT_S:.0f} s",
+                hint="is the session still open? its page shows whether the checkpointer is online",
+            )
+        return self._catch_up(None)
+
+    def resync(self, state: OuterState) -> OuterState:
+        self._on_wait("the outer state of the majority")
+        # what is held is known to be wrong or old: only a full download can be checked
+        newer = any(round_ > state.round for _, round_, _ in self._directory.view.donors())
+        return self._catch_up(state if newer else None)
+
+    def _catch_up(self, held: OuterState | None) -> OuterState:
+        p2p_work = self._follow(held)
+        state, digest = self._loop.run(p2p_work, 2 * JOIN_TIMEOUT_S)
+        self._averager.forget_residuals()
+        self._behind_since = None
+        self._note_state(state, digest)
+        return state
+
+    async def _follow(self, held: OuterState | None) -> tuple[OuterState, str]:
+        return await self._follower.catch_up(await self._dht.replicate_p2p(), held, timeout_s=JOIN_TIMEOUT_S)
+
+    @property
+    def bytes_downloaded(self) -> int:
+        return self._follower.bytes_received
+
+    def next_buffers(self) -> tuple[Tensor, Tensor]:
+        return self._shared.next_buffers()
+
+    def publish(self, state: OuterState, digest: str) -> OuterState:
+        stored = self._shared.publish(state, digest)
+        self._note_state(stored, digest)
+        return stored
+
+    def _note_state(self, state: OuterState, digest: str) -> None:
+        self._state, self._digest = state, digest
+        if self._active:
+            self._announce_state()
+
+    def _announce_state(self) -> None:
+        assert self._state is not None
+        self._directory.announce(
+            urgent=True, round=self._state.round, digest=self._digest, committed=self._state.samples, steps=0,
+            closing=False,
+        )  # fmt: skip
+
+    def set_active(self, active: bool) -> None:
+        self._active = active
+        if active:
+            self._announce_state()
+        else:
+            self._directory.announce(urgent=True, round=-1, digest="", steps=0, closing=False)
+
+    # ------------------------------------------------------------------------------------------ rounds
+    def report(self, work: LocalWork, steps_per_s: float) -> None:
+        self._directory.announce(steps=work.steps, steps_per_s=round(steps_per_s, 4))
+
+    def gather(self) -> None:
+        """Wait for the session's nominal number of nodes before the first round, at most `gather_s` seconds."""
+        wanted = self._config.distributed.nodes
+        if self._state is None or self._state.round > 0 or self.peers >= wanted:
+            return
+        self._on_wait(f"{wanted} nodes, {self.peers} are here")
+        self._directory.wait_for(
+            lambda view: len(view.trainers()) + 1 >= wanted or any(r.round > 0 for r in view.peers.values()),
+            self._config.swarm.gather_s,
+        )
+
+    def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
+        assert self._state is not None
+        if wait_s > 0:
+            seen = self._directory.view
+            self._directory.wait_for(lambda view: view is not seen, wait_s)
+        view, round_ = self._directory.view, self._state.round
+        self._check_not_behind(view, round_)
+        here = len([r for r in view.trainers().values() if r.round == round_]) + 1
+        if here < self._config.swarm.min_peers:
+            self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
+            return False
+        return should_close(
+            round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time()
+        )
+
+    def _check_not_behind(self, view: SwarmView, round_: int) -> None:
+        ahead = [record.round for record in view.trainers().values() if record.round > round_]
+        if not ahead:
+            self._behind_since = None
+            return
+        self._behind_since = self._behind_since or time.monotonic()
+        if time.monotonic() - self._behind_since > BEHIND_GRACE_S:
+            raise StateOutdated(f"the swarm is at round {max(ahead)}, this peer at round {round_}")
+
+    def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
+        with self._averager.get_tensors():
+            torch.sub(state.parameters, local_parameters, out=self._vector)
+        self._directory.announce(urgent=True, steps=work.steps, closing=True)
+        # whatever round their last record names: a peer that is here comes, and a stale record must not make two
+        # peers close the same round apart from each other
+        self._expected = {
+            peer: record.sent_at
+            for peer, record in self._directory.view.trainers().items()
+            if not self._is_absent(peer, record)
+        }
+        announcement = Announcement(
+            round=state.round, digest=self._digest, committed=state.samples, steps=work.steps, samples=work.samples,
+            ranks=work.ranks, warm=work.warm,
+        )  # fmt: skip
+        self._round_future = self._averager.close_round(announcement, expected_peers=len(self._expected) + 1)
+
+    def _is_absent(self, peer: str, record: PeerRecord) -> bool:
+        """A peer that did not come to a group counts as gone until it writes a newer record."""
+        return record.sent_at <= self._absent.get(peer, -1.0)
+
+    def poll_round(self, wait_s: float) -> ClosedRound | None:
+        future = self._round_future
+        assert future is not None, "no round was begun"
+        try:
+            outcome: RoundOutcome = future.result(wait_s) if wait_s > 0 or future.done() else _RUNNING
+        except TimeoutError:
+            return self._still_running()
+        except OutdatedStateError as error:
+            self._end_round()
+            raise StateOutdated(str(error)) from error
+        except SwarmError as error:
+            self._absent = dict(self._expected)
+            self._end_round()
+            raise RoundNotClosed(str(error)) from error
+        if outcome is _RUNNING:
+            return self._still_running()
+        self._end_round()
+        self._absent = {}
+        if len(outcome.members) < self._config.swarm.min_peers:
+            raise RoundNotClosed(
+                f"{len(outcome.members)} members, min_peers is {self._config.swarm.min_peers}"
+            )
+        return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, _summary(outcome))
+
+    def _still_running(self) -> None:
+        if not self._averager.is_alive():
+            raise SwarmError("the averaging process has died", hint="the agent starts the run again")
+
+    def _end_round(self) -> None:
+        self._round_future = None
+        self._directory.announce(closing=False)
+
+    def average(self) -> Tensor:
+        return self._vector
+
+    # ------------------------------------------------------------------------------------------ the end
+    def leave(self, final: OuterState | None) -> None:
+        try:
+            if final is not None:
+                self._on_wait("the others to have the final state")
+                self._directory.wait_for(lambda view: _all_at(view, final.round), FAREWELL_TIMEOUT_S)
+        finally:
+            self._dht_thread.stop()
+            self._loop.stop()
+            self._averager.shutdown()
+            self._dht.shutdown()
+
+
+_RUNNING: Any = object()
+
+
+def _all_at(view: SwarmView, round_: int) -> bool:
+    """Whether every peer that holds a state, the checkpointer among them, has this round."""
+    holders = [record for record in view.peers.values() if record.round >= 0]
+    return all(record.round >= round_ for record in holders)
+
+
+def _summary(outcome: RoundOutcome) -> dict[str, str | int | float | bool | list[str] | None]:
+    return {
+        "round": outcome.round + 1,
+        "members": list(outcome.members),
+        "weights": [f"{weight:g}" for weight in outcome.weights],
+        "samples": outcome.totals.samples,
+        "zeroedParts": outcome.zeroed_parts,
+        "suspects": list(outcome.suspects),
+        "matchmakingSeconds": round(outcome.matchmaking_s, 3),
+        "reducingSeconds": round(outcome.reducing_s, 3),
+        "bytesSent": outcome.bytes_sent,
+        "bytesReceived": outcome.bytes_received,
+    }

@@ -1,0 +1,126 @@
+"""When a round closes, and what the group that forms agrees on. Pure: clock and records come in as arguments.
+
+A round is proposed closed when the lower median of the active peers has done its inner steps; faster peers go on until
+then, slower ones bring what they have. What each member announced when the group formed decides everything else:
+which outer state is averaged, the weights, and how far samples and data order advance.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cotrain.train.diloco import RoundTotals
+
+MOST_ROUND_LENGTHS = 4
+"""A fast peer runs at most this many times `inner_steps` in a round."""
+MOST_MEDIAN_WEIGHTS = 4
+"""A member's samples count up to this many times the group's lower median."""
+
+
+@dataclass(frozen=True)
+class PeerProgress:
+    """How far another peer was in its round when it last said so.
+
+    Attributes:
+        steps: inner steps since the round began.
+        steps_per_s: its pace.
+        seen_at: when it said so, seconds on the clock of `now`.
+        closing: it proposes to close the round.
+    """
+
+    round: int
+    steps: int
+    steps_per_s: float
+    seen_at: float
+    closing: bool
+
+    def estimated_steps(self, now: float, inner_steps: int) -> int:
+        """Its steps by now. Never beyond the round's end: that it got there it must say itself."""
+        ahead = int(max(0.0, now - self.seen_at) * self.steps_per_s)
+        return max(self.steps, min(self.steps + ahead, inner_steps))
+
+
+def should_close(
+    my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float
+) -> bool:
+    """Whether this peer proposes to close its round now."""
+    if my_steps == 0:
+        return False
+    same_round = [peer for peer in others if peer.round == my_round]
+    if my_steps >= MOST_ROUND_LENGTHS * inner_steps or any(peer.closing for peer in same_round):
+        return True
+    steps = [my_steps, *(peer.estimated_steps(now, inner_steps) for peer in same_round)]
+    return lower_median(steps) >= inner_steps
+
+
+class Announcement(BaseModel):
+    """What a peer brings to the group: sent when it asks to join, seen by all members alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    round: Annotated[int, Field(ge=0, le=2**40)]
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the outer state that its pseudo-gradient starts from."""
+    committed: Annotated[int, Field(ge=0, le=2**60)]
+    """Samples committed in that outer state."""
+    steps: Annotated[int, Field(ge=0, le=2**40)]
+    samples: Annotated[int, Field(ge=0, le=2**40)]
+    """Samples trained on since then."""
+    ranks: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Number of shares it divided the data order into."""
+    warm: bool = True
+    """False in a late joiner's first round, which carries no weight: its inner optimizer is cold."""
+
+
+@dataclass(frozen=True)
+class Quorate:
+    """The members of a group that hold the same outer state, in the order of their ids."""
+
+    members: tuple[str, ...]
+    round: int
+    digest: str
+
+
+def quorate_members(announcements: Mapping[str, Announcement]) -> Quorate:
+    """The part of a group that averages together: the most members with the same (round, digest).
+
+    Ties go to the state with more committed samples, then to the larger digest (invariant 2).
+    """
+    holders: dict[tuple[int, str, int], list[str]] = defaultdict(list)
+    for peer, said in announcements.items():
+        holders[(said.round, said.digest, said.committed)].append(peer)
+    round_, digest, committed = max(holders, key=lambda state: (len(holders[state]), state[2], state[1]))
+    return Quorate(tuple(sorted(holders[(round_, digest, committed)])), round_, digest)
+
+
+def counted_samples(announcements: Sequence[Announcement]) -> list[int]:
+    """Samples of each member as they count: at most four times the lower median of those that brought any."""
+    brought = [said.samples for said in announcements if said.samples > 0]
+    most = MOST_MEDIAN_WEIGHTS * lower_median(brought) if brought else 0
+    return [min(said.samples, most) for said in announcements]
+
+
+def averaging_weights(announcements: Sequence[Announcement]) -> list[float]:
+    """Weight of each member: its counted samples, nothing for a cold joiner (unless all members are cold)."""
+    counted = counted_samples(announcements)
+    weights = [
+        float(samples) if said.warm else 0.0 for samples, said in zip(counted, announcements, strict=True)
+    ]
+    return weights if any(weights) else [float(samples) for samples in counted]
+
+
+def round_totals(announcements: Sequence[Announcement]) -> RoundTotals:
+    """How far the round advances samples and data order; samples of a member lost in flight are counted too."""
+    counted = counted_samples(announcements)
+    positions = max(samples * said.ranks for samples, said in zip(counted, announcements, strict=True))
+    return RoundTotals(samples=sum(counted), positions=positions)
+
+
+def lower_median(values: Sequence[int]) -> int:
+    """The middle value, the smaller of the two for an even number of values."""
+    return sorted(values)[(len(values) - 1) // 2]

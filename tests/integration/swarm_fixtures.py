@@ -1,0 +1,278 @@
+"""A swarm of real processes over libp2p on 127.0.0.1, driven through pipes.
+
+Each process is forked from the one that has imported torch and hivemind already, so that eight peers start in seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from cotrain.config import (
+    DilocoSection,
+    DistributedSection,
+    RunConfig,
+    SessionSection,
+    SwarmSection,
+    TrainSection,
+)
+from cotrain.peer_key import load_or_create_peer_key
+from cotrain.process import bind_future_children
+from cotrain.swarm.dht import DhtThread
+from cotrain.swarm.hardening import limit_message_nesting
+from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.observer import SessionObserver
+from cotrain.swarm.peer import SwarmPeer, start_dht
+from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.synchronizer import LocalWork, RoundNotClosed, StateOutdated
+
+NUMEL = 30_011
+WANTED = 10_000
+_fork = mp.get_context("fork")
+
+# peers and all they start die with the process that runs the tests, however it ends
+bind_future_children()
+
+
+def swarm_config(nodes: int, **diloco: Any) -> RunConfig:
+    """A session for tests: short matchmaking, records that expire soon."""
+    return RunConfig(
+        session=SessionSection(id="test"),
+        train=TrainSection(batch_size=2, gradient_accumulation_steps=1, max_steps=WANTED),
+        distributed=DistributedSection(nodes=nodes),
+        diloco=DilocoSection(inner_steps=4, **diloco),
+        swarm=SwarmSection(matchmaking_s=3.0, record_ttl_s=4.0, gather_s=0.0),
+    )
+
+
+def initial_state() -> OuterState:
+    return OuterState.initial(
+        torch.randint(-1000, 1000, (NUMEL,), generator=torch.Generator().manual_seed(0)) / 1e3
+    )
+
+
+class _Child:
+    """Runs in the forked process: answers (method, arguments) from the pipe."""
+
+    def answer(self, pipe: Connection) -> None:
+        while True:
+            try:
+                method, arguments = pipe.recv()
+            except EOFError:
+                os._exit(0)
+            if method == "quit":
+                self.quit()
+                pipe.send(("ok", None))
+                os._exit(0)
+            try:
+                pipe.send(("ok", getattr(self, method)(*arguments)))
+            except Exception as error:
+                pipe.send(("error", f"{type(error).__name__}: {error}"))
+
+    def quit(self) -> None:
+        raise NotImplementedError
+
+
+class ObserverChild(_Child):
+    def __init__(self, config: RunConfig, folder: Path):
+        load_or_create_peer_key(folder / "observer.key")
+        self.dht = start_dht(
+            host="127.0.0.1", port=0, initial_peers=[], identity_path=folder / "observer.key"
+        )
+        self.thread, self.loop = DhtThread(0.1), LoopThread("libp2p")
+        self.observer = SessionObserver(
+            config,
+            initial_state(),
+            samples_wanted=WANTED,
+            dht=self.dht,
+            dht_thread=self.thread,
+            loop=self.loop,
+        )
+
+    def addresses(self) -> list[str]:
+        return [str(address) for address in self.dht.get_visible_maddrs()]
+
+    def follow(self, round_: int) -> tuple[int, str]:
+        deadline = time.monotonic() + 20
+        while self.observer.state.round < round_ and time.monotonic() < deadline:
+            self.observer.wait_for_news(1.0)
+            self.observer.follow()
+        return self.observer.state.round, self.observer.digest
+
+    def received(self) -> int:
+        return self.observer.bytes_received
+
+    def quit(self) -> None:
+        self.observer.close()
+        self.thread.stop()
+        self.loop.stop()
+        self.dht.shutdown()
+
+
+class PeerChild(_Child):
+    def __init__(self, config: RunConfig, folder: Path, initial_peers: list[str], number: int):
+        key = folder / f"peer{number}.key"
+        load_or_create_peer_key(key)
+        self.number, self.round_seed = number, 0
+        self.optimizer = OuterOptimizer.from_config(config, WANTED)
+        self.peer = SwarmPeer(
+            config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
+            host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
+        )  # fmt: skip
+        self.state = OuterState.initial(torch.zeros(NUMEL))
+
+    def join(self) -> tuple[int, str]:
+        self.state = self.peer.join(self.state)
+        return self.state.round, self.state.digest()
+
+    def seen(self, peers: int) -> int:
+        """Wait until this many peers are in view."""
+        self.peer._directory.wait_for(lambda view: self.peer.peers >= peers, 20)
+        return self.peer.peers
+
+    def average(self, seed: int, samples: int = 8) -> dict[str, Any]:
+        """Announce, average a random pseudo-gradient, take the outer step; what happened and the digest after it."""
+        generator = torch.Generator().manual_seed(1000 * seed + self.number)
+        local = self.state.parameters + 0.01 * torch.randn(NUMEL, generator=generator)
+        self.peer.begin_round(self.state, local, LocalWork(steps=4, samples=samples, ranks=2))
+        try:
+            closed = self.peer.poll_round(60.0)
+        except (RoundNotClosed, StateOutdated) as error:
+            return {
+                "closed": False,
+                "reason": str(error),
+                "digest": self.state.digest(),
+                "round": self.state.round,
+            }
+        assert closed is not None
+        newer = self.optimizer.step(
+            self.state, self.peer.average(), closed.totals, out=self.peer.next_buffers()
+        )
+        self.state = self.peer.publish(newer, newer.digest())
+        return {
+            "closed": True, "digest": self.state.digest(), "round": self.state.round, "sent": closed.bytes_sent,
+            "samples": self.state.samples, **closed.summary,
+        }  # fmt: skip
+
+    def corrupt(self) -> str:
+        self.state.parameters[7] += 1.0
+        self.state = self.peer.publish(self.state, self.state.digest())
+        return self.state.digest()
+
+    def resync(self) -> tuple[int, str]:
+        self.state = self.peer.resync(self.state)
+        return self.state.round, self.state.digest()
+
+    def quit(self) -> None:
+        self.peer.leave(None)
+
+
+class ChildHandle:
+    """A forked process and the pipe to it."""
+
+    def __init__(self, build: Callable[[], _Child]):
+        self.pipe, theirs = _fork.Pipe()
+        self.process = _fork.Process(target=_serve, args=(build, theirs))
+        self.process.start()
+        theirs.close()
+        self.result()
+
+    def send(self, method: str, *arguments: Any) -> None:
+        self.pipe.send((method, arguments))
+
+    def result(self, timeout_s: float = 90.0) -> Any:
+        if not self.pipe.poll(timeout_s):
+            raise TimeoutError(f"no answer from process {self.process.pid}")
+        state, value = self.pipe.recv()
+        if state == "error":
+            raise RuntimeError(value)
+        return value
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        self.send(method, *arguments)
+        return self.result()
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def kill(self) -> None:
+        """kill -9 of this process only: what it started must die by itself."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+    def end(self) -> None:
+        if self.process.is_alive():
+            with contextlib.suppress(BrokenPipeError, EOFError, TimeoutError):
+                self.send("quit")
+                self.result(20.0)
+            self.process.join(5.0)
+        if self.process.is_alive():
+            self.kill()
+
+
+def _serve(build: Callable[[], _Child], pipe: Connection) -> None:
+    os.setsid()
+    try:
+        limit_message_nesting()
+        torch.set_num_threads(1)
+        child = build()
+        pipe.send(("ok", None))
+    except Exception as error:
+        pipe.send(("error", repr(error)))
+        os._exit(1)
+    child.answer(pipe)
+
+
+class TestSwarm:
+    """An observer and the peers added to it."""
+
+    __test__ = False
+
+    def __init__(self, folder: Path, config: RunConfig):
+        self.folder, self.config = folder, config
+        self.observer = ChildHandle(lambda: ObserverChild(config, folder))
+        self.addresses: list[str] = self.observer.call("addresses")
+        self.peers: list[ChildHandle] = []
+
+    def add_peers(self, count: int) -> list[ChildHandle]:
+        """Start peers and let them join."""
+        added = []
+        for _ in range(count):
+            number = len(self.peers)
+            handle = ChildHandle(lambda n=number: PeerChild(self.config, self.folder, self.addresses, n))
+            self.peers.append(handle)
+            added.append(handle)
+        for handle in added:
+            handle.call("join")
+        return added
+
+    @staticmethod
+    def all(handles: list[ChildHandle], method: str, *arguments: Any) -> list[Any]:
+        """The same call at several peers, at the same time."""
+        for handle in handles:
+            handle.send(method, *arguments)
+        return [handle.result() for handle in handles]
+
+    def end(self) -> None:
+        for handle in [*self.peers, self.observer]:
+            handle.end()
+
+
+@contextlib.contextmanager
+def running_swarm(folder: Path, config: RunConfig) -> Iterator[TestSwarm]:
+    swarm = TestSwarm(folder, config)
+    try:
+        yield swarm
+    finally:
+        swarm.end()
