@@ -174,7 +174,7 @@ class MonitoringSection(Section):
 class RunConfig(Section):
     """Everything a run needs to know; each key but `schema_version` has a default."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     session: SessionSection = SessionSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
@@ -233,9 +233,7 @@ def parse_config(text: str, *, source: str = "config") -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"is not valid TOML: {error}", field=source) from error
     except RecursionError:
-        raise ConfigError(
-            "is nested too deeply", field=source, hint="a config has tables of plain values"
-        ) from None
+        raise ConfigError("is nested too deeply", field=source, hint="a config has tables of plain values") from None
     if "schema_version" not in data:
         raise ConfigError(
             "schema_version is missing", field=f"{source}: schema_version",

@@ -23,9 +23,7 @@ class CotrainError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 70
 
-    def __init__(
-        self, message: str, *, field: str = "", hint: str = "", details: dict[str, Any] | None = None
-    ):
+    def __init__(self, message: str, *, field: str = "", hint: str = "", details: dict[str, Any] | None = None):
         super().__init__(message)
         self.message = message
         self.field = field

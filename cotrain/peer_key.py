@@ -43,7 +43,7 @@ def load_or_create_peer_key(path: Path) -> str:
 
 def peer_id_of(public_key: bytes) -> str:
     """libp2p's peer id, base58, of a raw Ed25519 public key (32 bytes)."""
-    return base58.b58encode(_IDENTITY_MULTIHASH + _PUBLIC_HEADER + public_key).decode()
+    return str(base58.b58encode(_IDENTITY_MULTIHASH + _PUBLIC_HEADER + public_key), "ascii")
 
 
 def _write_new(path: Path) -> None:

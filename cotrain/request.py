@@ -114,9 +114,7 @@ class SessionRequest(CamelModel):
         try:
             return self._build(session_id)
         except ValidationError as error:
-            problems = [
-                explain_problem(dict(item), SessionRequest) for item in error.errors(include_url=False)
-            ]
+            problems = [explain_problem(dict(item), SessionRequest) for item in error.errors(include_url=False)]
             section = error.title.removesuffix("Section").lower()
             for problem in problems:
                 problem["field"] = _request_field(section, problem["field"])
@@ -126,23 +124,20 @@ class SessionRequest(CamelModel):
             ) from error  # fmt: skip
 
     def _build(self, session_id: str) -> RunConfig:
-        given = {"exclude_none": True}
-        training = self.training.model_dump(**given)  # type: ignore[arg-type]
+        training = self.training.model_dump(exclude_none=True)
         distributed = self.distributed.model_dump(exclude={"min_peers"})
         swarm = {} if self.distributed.min_peers is None else {"min_peers": self.distributed.min_peers}
         checkpoint = {} if self.checkpoint_interval is None else {"interval": self.checkpoint_interval}
         return RunConfig(
-            session=SessionSection(
-                id=session_id, name=self.name, description=self.description, seed=self.seed
-            ),
+            session=SessionSection(id=session_id, name=self.name, description=self.description, seed=self.seed),
             model=ModelSection(**self.model.model_dump()),
             train=TrainSection(**training),
             distributed=DistributedSection(**distributed),
-            diloco=DilocoSection(**self.diloco.model_dump(**given)),  # type: ignore[arg-type]
-            swarm=SwarmSection(**swarm),  # type: ignore[arg-type]
-            data=DataSection(**self.data.model_dump(**given)),  # type: ignore[arg-type]
-            checkpoint=CheckpointSection(**checkpoint),  # type: ignore[arg-type]
-            monitoring=MonitoringSection(**self.monitoring.model_dump(**given)),  # type: ignore[arg-type]
+            diloco=DilocoSection(**self.diloco.model_dump(exclude_none=True)),
+            swarm=SwarmSection(**swarm),
+            data=DataSection(**self.data.model_dump(exclude_none=True)),
+            checkpoint=CheckpointSection(**checkpoint),
+            monitoring=MonitoringSection(**self.monitoring.model_dump(exclude_none=True)),
         )
 
 

@@ -49,7 +49,7 @@ PHASE_PERCENT: dict[str, tuple[float, float]] = {
 """The published range of `processRate` in each phase, in percent."""
 
 
-class TrainingStopped(Exception):  # noqa: N818 - the seed's name (R4.1); an interruption is not an error
+class TrainingStopped(Exception):
     """Raised at an inner step when a person wants the run interrupted; `wish` says how."""
 
     def __init__(self, wish: WishName):
@@ -66,7 +66,7 @@ class Record(CamelModel):
     kind: RecordKind
     message: Annotated[str, Field(max_length=1000)]
     level: Literal["info", "warning", "error"] = "info"
-    data: dict[str, str | int | float | bool | None | list[str]] = Field(default_factory=dict)
+    data: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
 
 
 class Status(CamelModel):

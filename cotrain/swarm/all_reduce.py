@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 from hivemind.proto import averaging_pb2, runtime_pb2
+from hivemind.proto.averaging_pb2 import AveragingData
 from hivemind.utils import get_logger
 from hivemind.utils.asyncio import aiter_with_timeout, amap_in_executor, as_aiter
 from torch import Tensor
@@ -27,7 +28,6 @@ from cotrain.swarm.parts import Part, PartLedger
 from cotrain.train.codec import Codec
 
 logger = get_logger(__name__)
-Data = averaging_pb2.AveragingData
 T = TypeVar("T")
 
 PREFETCH = 2
@@ -95,7 +95,7 @@ class Exchange:
     residuals: Residuals
     codec: Codec
     group_id: bytes
-    open_stream: Callable[[str, AsyncIterator[Data]], AsyncIterator[Data]]
+    open_stream: Callable[[str, AsyncIterator[AveragingData]], AsyncIterator[AveragingData]]
     timeouts: Timeouts = field(default_factory=Timeouts)
     suspects: set[str] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
@@ -135,7 +135,7 @@ class Exchange:
             logger.info(f"reducer {reducer} failed: {error!r}")
             self.suspects.add(reducer)
 
-    async def _replies(self, reducer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, Data]]:
+    async def _replies(self, reducer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, AveragingData]]:
         remaining = iter(indices)
         stream = self.open_stream(reducer, self._contributions(indices))
         async for message in aiter_with_timeout(stream, self.timeouts.reducer_s):
@@ -145,12 +145,10 @@ class Exchange:
                 raise SwarmError("sent more averages than it has parts", field=reducer)
             yield index, message
 
-    async def _contributions(self, indices: Sequence[int]) -> AsyncIterator[Data]:
+    async def _contributions(self, indices: Sequence[int]) -> AsyncIterator[AveragingData]:
         first = True
-        async for encoded in amap_in_executor(
-            self._encode_contribution, as_aiter(*indices), max_prefetch=PREFETCH
-        ):
-            message = Data(
+        async for encoded in amap_in_executor(self._encode_contribution, as_aiter(*indices), max_prefetch=PREFETCH):
+            message = AveragingData(
                 code=averaging_pb2.PART_FOR_AVERAGING, group_id=self.group_id if first else b"",
                 tensor_part=runtime_pb2.Tensor(buffer=encoded),
             )  # fmt: skip
@@ -166,7 +164,7 @@ class Exchange:
         torch.sub(values, self.codec.decode(encoded, part.numel), out=lost)
         return encoded
 
-    def _check_average(self, numbered: tuple[int, Data]) -> tuple[int, bytes]:
+    def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes]:
         index, message = numbered
         encoded, part = message.tensor_part.buffer, self.parts[index]
         if message.code != averaging_pb2.AVERAGED_PART:
@@ -175,17 +173,17 @@ class Exchange:
         return index, encoded
 
     # ------------------------------------------------------------------------------------------ as a reducer
-    async def serve(self, sender: str, stream: AsyncIterator[Data]) -> AsyncIterator[Data]:
+    async def serve(self, sender: str, stream: AsyncIterator[AveragingData]) -> AsyncIterator[AveragingData]:
         """The reducer's side of `open_stream`: takes a contribution, yields averages in the order of the parts."""
         if sender not in self._live_senders or sender in self._started:
-            yield Data(code=averaging_pb2.PROTOCOL_VIOLATION)
+            yield AveragingData(code=averaging_pb2.PROTOCOL_VIOLATION)
             return
         self._started.add(sender)
         receiver = asyncio.create_task(self._receive_from(sender, stream))
         try:
             for index in self._mine:
                 await self._averaged[index].wait()
-                message = Data(
+                message = AveragingData(
                     code=averaging_pb2.AVERAGED_PART,
                     tensor_part=runtime_pb2.Tensor(buffer=self.ledger.encoded(index)),
                 )
@@ -196,7 +194,7 @@ class Exchange:
                 receiver.cancel()
                 self._drop(sender, "closed its stream")
 
-    async def _receive_from(self, sender: str, stream: AsyncIterator[Data]) -> None:
+    async def _receive_from(self, sender: str, stream: AsyncIterator[AveragingData]) -> None:
         try:
             remaining = iter(self._mine)
             index = next(remaining, None)

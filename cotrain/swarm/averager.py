@@ -21,6 +21,7 @@ from hivemind.averaging.group_info import GroupInfo
 from hivemind.dht import DHT
 from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.proto import averaging_pb2
+from hivemind.proto.averaging_pb2 import AveragingData
 from hivemind.utils import MPFuture, get_dht_time, get_logger
 from hivemind.utils.asyncio import achain, aiter_with_timeout, as_aiter
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,7 +37,6 @@ from cotrain.train.codec import BLOCK, Codec
 from cotrain.train.diloco import RoundTotals
 
 logger = get_logger(__name__)
-Data = averaging_pb2.AveragingData
 
 ROUNDS_KEPT = 4
 """Rounds whose averaged bytes are kept for peers that follow or repair."""
@@ -141,7 +141,7 @@ class RoundAverager(DecentralizedAverager):
             min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
         )  # fmt: skip
 
-    # ------------------------------------------------------------------------------------------ in the training process
+    # ---------------------------------------------------------------------------- in the training process
     def close_round(self, announcement: Announcement, *, expected_peers: int) -> MPFuture:
         """Find a group and average the vector with it; the future gives a RoundOutcome.
 
@@ -157,7 +157,7 @@ class RoundAverager(DecentralizedAverager):
         """Drop the error feedback: this peer has taken over another outer state."""
         self._outer_pipe.send(("_forget_residuals", [], {}))
 
-    # ------------------------------------------------------------------------------------------ in the averager's process
+    # ---------------------------------------------------------------------------- in the averager's process
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
         self._group_known = asyncio.Condition()
         await super().add_p2p_handlers(p2p, *args, **kwargs)
@@ -166,9 +166,7 @@ class RoundAverager(DecentralizedAverager):
     async def _forget_residuals(self) -> None:
         self._residuals = None
 
-    async def _close_round(
-        self, *, announcement: Announcement, expected_peers: int, future: MPFuture
-    ) -> None:
+    async def _close_round(self, *, announcement: Announcement, expected_peers: int, future: MPFuture) -> None:
         try:
             started = time.monotonic()
             group = await self._find_group(announcement, expected_peers)
@@ -219,9 +217,7 @@ class RoundAverager(DecentralizedAverager):
         await self._register(info.group_id.hex(), group)
         await group.exchange.run()
         manifest = await group.agreement.decide()
-        encoded = [
-            group.exchange.ledger.encoded(i) if d is not None else None for i, d in enumerate(manifest)
-        ]
+        encoded = [group.exchange.ledger.encoded(i) if d is not None else None for i, d in enumerate(manifest)]
         await asyncio.get_running_loop().run_in_executor(None, self._apply, group, encoded)
         self._residuals = residuals
         self._keep_result(group, totals, encoded)
@@ -275,9 +271,7 @@ class RoundAverager(DecentralizedAverager):
 
     def _keep_result(self, group: _Group, totals: RoundTotals, encoded: Sequence[bytes | None]) -> None:
         parts = [(p.start, p.stop, e is not None) for p, e in zip(group.exchange.parts, encoded, strict=True)]
-        header = RoundHeader(
-            round=group.round, samples=totals.samples, positions=totals.positions, parts=parts
-        )
+        header = RoundHeader(round=group.round, samples=totals.samples, positions=totals.positions, parts=parts)
         self._results[group.round] = (header, [buffer for buffer in encoded if buffer is not None])
         for old in sorted(self._results)[:-ROUNDS_KEPT]:
             del self._results[old]
@@ -286,7 +280,7 @@ class RoundAverager(DecentralizedAverager):
     def _stub(self, peer: str) -> Any:
         return self.get_stub(self._p2p, PeerID.from_base58(peer), namespace=self.prefix)
 
-    async def _open_stream(self, reducer: str, requests: AsyncIterator[Data]) -> AsyncIterator[Data]:
+    async def _open_stream(self, reducer: str, requests: AsyncIterator[AveragingData]) -> AsyncIterator[AveragingData]:
         async for message in await self._stub(reducer).rpc_aggregate_part(requests):
             yield message
 
@@ -300,9 +294,7 @@ class RoundAverager(DecentralizedAverager):
 
         async def fetch(peer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
             request = PartsRequest(group=group_id.hex(), indices=list(indices))
-            stream = await self._stub(peer).rpc_fetch_parts(
-                BytesValue(value=request.model_dump_json().encode())
-            )
+            stream = await self._stub(peer).rpc_fetch_parts(BytesValue(value=request.model_dump_json().encode()))
             async for message in aiter_with_timeout(stream, self._timeouts.vote_s):
                 traffic.received += message.ByteSize()
                 yield int.from_bytes(message.value[:4], "big"), message.value[4:]
@@ -314,9 +306,7 @@ class RoundAverager(DecentralizedAverager):
         assert self._group_known is not None
         try:
             async with self._group_known:
-                await asyncio.wait_for(
-                    self._group_known.wait_for(lambda: group in self._groups), GROUP_WAIT_S
-                )
+                await asyncio.wait_for(self._group_known.wait_for(lambda: group in self._groups), GROUP_WAIT_S)
         except TimeoutError:
             raise SwarmError(f"not a member of group {group[:12]}") from None
         if caller not in self._groups[group].members:
@@ -325,15 +315,15 @@ class RoundAverager(DecentralizedAverager):
 
     # ------------------------------------------------------------------------------------------ RPCs
     async def rpc_aggregate_part(
-        self, stream: AsyncIterator[averaging_pb2.AveragingData], context: P2PContext
-    ) -> AsyncIterator[averaging_pb2.AveragingData]:
+        self, stream: AsyncIterator[AveragingData], context: P2PContext
+    ) -> AsyncIterator[AveragingData]:
         """A member sends its contribution to the parts that this peer reduces, and receives their averages."""
         sender = context.remote_id.to_base58()
         first = await asyncio.wait_for(anext(aiter(stream)), self._timeouts.sender_s)
         try:
             group = await self._group_of(first.group_id.hex(), sender)
         except SwarmError:
-            yield Data(code=averaging_pb2.BAD_GROUP_ID)
+            yield AveragingData(code=averaging_pb2.BAD_GROUP_ID)
             return
         async for message in group.exchange.serve(sender, achain(as_aiter(first), stream)):
             yield message
@@ -373,8 +363,8 @@ class RoundAverager(DecentralizedAverager):
         self, _request: averaging_pb2.DownloadRequest, _context: P2PContext
     ) -> AsyncIterator[averaging_pb2.DownloadData]:
         """hivemind's own download has neither digest nor bound: `StateService` takes its place."""
-        for nothing in ():
-            yield nothing
+        return
+        yield  # makes this a stream, an empty one
 
 
 async def fetch_round(

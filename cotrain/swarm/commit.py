@@ -156,9 +156,7 @@ class Agreement:
     async def _choose(self, answers: dict[str, Vote]) -> Manifest | None:
         """The manifest to propose, its bytes fetched: what may already be decided, else the union of what is held."""
         votes = [(self._accepted_ballot, self._accepted)]
-        votes += [
-            (a.accepted_ballot, None if a.accepted is None else tuple(a.accepted)) for a in answers.values()
-        ]
+        votes += [(a.accepted_ballot, None if a.accepted is None else tuple(a.accepted)) for a in answers.values()]
         _, bound = max(votes, key=lambda vote: vote[0])
         if bound is not None:
             try:
@@ -184,9 +182,7 @@ class Agreement:
 
     async def _ask_all(self, vote: Vote) -> dict[str, Vote]:
         """Answers of those others that answered."""
-        answers = await asyncio.gather(
-            *(self._links.call(peer, vote) for peer in self._others), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(self._links.call(peer, vote) for peer in self._others), return_exceptions=True)
         return {
             peer: answer
             for peer, answer in zip(self._others, answers, strict=True)
@@ -244,9 +240,7 @@ class Agreement:
     # ------------------------------------------------------------------------------------------ both
     async def repair(self, manifest: Manifest, holders: Iterable[str]) -> None:
         """Fetch the parts of `manifest` that are missing here. Raises SwarmError if some are nowhere to be had."""
-        for peer in sorted(
-            (p for p in dict.fromkeys(holders) if p != self._me), key=self._suspects.__contains__
-        ):
+        for peer in sorted((p for p in dict.fromkeys(holders) if p != self._me), key=self._suspects.__contains__):
             wanted = self._ledger.missing(manifest)
             if not wanted:
                 return
@@ -267,9 +261,7 @@ class Agreement:
         if not self._decision.done():
             self._decision.set_result(manifest)
 
-    def _vote(
-        self, op: Literal["report", "prepare", "accept", "decide"], ballot: int, manifest: Manifest
-    ) -> Vote:
+    def _vote(self, op: Literal["report", "prepare", "accept", "decide"], ballot: int, manifest: Manifest) -> Vote:
         return Vote(
             group=self._group, op=op, ballot=ballot, manifest=list(manifest), promised=self._promised,
             accepted_ballot=self._accepted_ballot, accepted=None if self._accepted is None else list(self._accepted),

@@ -76,18 +76,11 @@ class SwarmView:
 
     def trainers(self) -> dict[str, PeerRecord]:
         """Peers that train and hold a state."""
-        return {
-            peer: record
-            for peer, record in self.peers.items()
-            if record.role == "train" and record.round >= 0
-        }
+        return {peer: record for peer, record in self.peers.items() if record.role == "train" and record.round >= 0}
 
     def progress(self) -> list[PeerProgress]:
         """How far the other trainers are."""
-        return [
-            PeerProgress(r.round, r.steps, r.steps_per_s, r.sent_at, r.closing)
-            for r in self.trainers().values()
-        ]
+        return [PeerProgress(r.round, r.steps, r.steps_per_s, r.sent_at, r.closing) for r in self.trainers().values()]
 
     def donors(self, at_least: int = 0) -> list[tuple[str, int, str]]:
         """(peer, round, digest) of those that serve a state of round `at_least` or later, best first.
@@ -133,9 +126,7 @@ def _parse_record(entry: Any, now: float) -> PeerRecord:
         raise ValueError("is too large")
     record = PeerRecord.model_validate_json(entry.value)
     if record.protocol != PROTOCOL:
-        raise ValueError(
-            f"speaks protocol {record.protocol}, this peer {PROTOCOL}: the older side must upgrade"
-        )
+        raise ValueError(f"speaks protocol {record.protocol}, this peer {PROTOCOL}: the older side must upgrade")
     return record
 
 
@@ -200,7 +191,7 @@ class Directory:
             self._on_arrival(peer)
 
     def _look_for_observers(self, view: SwarmView) -> None:
-        """An observer that was restarted knows nobody: call it at its lasting address, so that it is in the DHT again."""
+        """An observer that was restarted knows nobody: call it at its lasting address, to have it in the DHT again."""
         if any(record.role == "observe" for record in view.peers.values()):
             self._observer_seen_at = time.monotonic()
         elif self._bootstrap and time.monotonic() - self._observer_seen_at > OBSERVER_MISSED_S:
@@ -229,9 +220,7 @@ async def _call_peers(_dht: DHT, node: DHTNode, addresses: Sequence[str]) -> Non
         maddr = Multiaddr(address)
         peer = PeerID.from_base58(maddr["p2p"])
         try:
-            await asyncio.wait_for(
-                node.p2p._client.connect(peer, [maddr.decapsulate(f"/p2p/{peer}")]), REDIAL_S
-            )
+            await asyncio.wait_for(node.p2p._client.connect(peer, [maddr.decapsulate(f"/p2p/{peer}")]), REDIAL_S)
             await node.protocol.call_ping(peer)
         except Exception as error:
             logger.info(f"{address} does not answer: {error!r}")

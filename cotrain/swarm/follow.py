@@ -34,9 +34,7 @@ class StateFollower:
         self._view, self._progress = view, progress
         self.bytes_received = 0
 
-    async def catch_up(
-        self, p2p: P2P, state: OuterState | None, *, timeout_s: float
-    ) -> tuple[OuterState, str]:
+    async def catch_up(self, p2p: P2P, state: OuterState | None, *, timeout_s: float) -> tuple[OuterState, str]:
         """The swarm's newest state (published in the SharedState) and its digest. Raises SwarmError.
 
         `state` is what is held now, None before the first download.
@@ -75,7 +73,5 @@ class StateFollower:
             newer = self._optimizer.step(state, average, totals, out=self._shared.next_buffers())
             if newer.digest() == expected:
                 return self._shared.publish(newer, expected), expected
-            logger.warning(
-                f"the average of round {state.round} from {peer} does not lead to the announced digest"
-            )
+            logger.warning(f"the average of round {state.round} from {peer} does not lead to the announced digest")
         return None

@@ -33,9 +33,7 @@ class SessionObserver:
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
         self._service = StateService(self._shared)
-        self._directory = Directory(
-            dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe"
-        )
+        self._directory = Directory(dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe")
         self._follower = StateFollower(
             session=self._session, shared=self._shared, codec=make_codec(config.diloco.codec),
             optimizer=OuterOptimizer.from_config(config, samples_wanted), view=lambda: self._directory.view,
@@ -55,9 +53,7 @@ class SessionObserver:
     @property
     def trainers(self) -> dict[str, tuple[int, str]]:
         """(round, digest) of each peer that trains, as it announces them."""
-        return {
-            peer: (record.round, record.digest) for peer, record in self._directory.view.trainers().items()
-        }
+        return {peer: (record.round, record.digest) for peer, record in self._directory.view.trainers().items()}
 
     @property
     def bytes_received(self) -> int:
@@ -80,9 +76,7 @@ class SessionObserver:
         return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S)
 
     def _announce(self) -> None:
-        self._directory.announce(
-            urgent=True, round=self.state.round, digest=self.digest, committed=self.state.samples
-        )
+        self._directory.announce(urgent=True, round=self.state.round, digest=self.digest, committed=self.state.samples)
 
     def close(self) -> None:
         """Withdraw from the session; the DHT and the others' sessions stay."""

@@ -70,9 +70,7 @@ class PartLedger:
 
     def missing(self, manifest: Manifest) -> list[int]:
         """Parts of `manifest` that are not held with the same bytes."""
-        return [
-            i for i, digest in enumerate(manifest) if digest is not None and self._digests.get(i) != digest
-        ]
+        return [i for i, digest in enumerate(manifest) if digest is not None and self._digests.get(i) != digest]
 
 
 def digest_of(encoded: bytes) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from google.protobuf.wrappers_pb2 import BytesValue
@@ -31,6 +30,8 @@ logger = get_logger(__name__)
 JOIN_TIMEOUT_S = 120.0
 FAREWELL_TIMEOUT_S = 30.0
 HELLO_TIMEOUT_S = 10.0
+RETRY_AFTER_S = 3.0
+"""After a round that was not closed: long enough that every peer that lives has written a newer record."""
 BEHIND_GRACE_S = 3.0
 """A peer that sees others a round ahead for this long has missed the decision."""
 
@@ -46,9 +47,7 @@ def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_pa
             use_relay=False, auto_nat=False, nat_port_map=False, startup_timeout=60.0,
         )  # fmt: skip
     except Exception as error:
-        reached = (
-            f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
-        )
+        reached = f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
         raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
 
 
@@ -89,6 +88,7 @@ class SwarmPeer:
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
+        self._retry_at = 0.0
         self._behind_since: float | None = None
 
     def _on_wait(self, what: str) -> None:
@@ -207,15 +207,15 @@ class SwarmPeer:
         if wait_s > 0:
             seen = self._directory.view
             self._directory.wait_for(lambda view: view is not seen, wait_s)
+        if time.monotonic() < self._retry_at:
+            return False
         view, round_ = self._directory.view, self._state.round
         self._check_not_behind(view, round_)
         here = len([r for r in view.trainers().values() if r.round == round_]) + 1
         if here < self._config.swarm.min_peers:
             self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
             return False
-        return should_close(
-            round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time()
-        )
+        return should_close(round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time())
 
     def _check_not_behind(self, view: SwarmView, round_: int) -> None:
         ahead = [record.round for record in view.trainers().values() if record.round > round_]
@@ -244,34 +244,34 @@ class SwarmPeer:
         self._round_future = self._averager.close_round(announcement, expected_peers=len(self._expected) + 1)
 
     def _is_absent(self, peer: str, record: PeerRecord) -> bool:
-        """A peer that did not come to a group counts as gone until it writes a newer record."""
+        """A peer that did not come to a group counts as gone until it writes a newer record.
+
+        Only after RETRY_AFTER_S, or two that missed each other would close the same round apart from each other.
+        """
         return record.sent_at <= self._absent.get(peer, -1.0)
 
     def poll_round(self, wait_s: float) -> ClosedRound | None:
         future = self._round_future
         assert future is not None, "no round was begun"
         try:
-            outcome: RoundOutcome = future.result(wait_s) if wait_s > 0 or future.done() else _RUNNING
+            outcome: RoundOutcome = future.result(wait_s)
         except TimeoutError:
-            return self._still_running()
+            self._check_averager()
+            return None
         except OutdatedStateError as error:
             self._end_round()
             raise StateOutdated(str(error)) from error
         except SwarmError as error:
-            self._absent = dict(self._expected)
+            self._absent, self._retry_at = dict(self._expected), time.monotonic() + RETRY_AFTER_S
             self._end_round()
             raise RoundNotClosed(str(error)) from error
-        if outcome is _RUNNING:
-            return self._still_running()
         self._end_round()
         self._absent = {}
         if len(outcome.members) < self._config.swarm.min_peers:
-            raise RoundNotClosed(
-                f"{len(outcome.members)} members, min_peers is {self._config.swarm.min_peers}"
-            )
+            raise RoundNotClosed(f"{len(outcome.members)} members, min_peers is {self._config.swarm.min_peers}")
         return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, _summary(outcome))
 
-    def _still_running(self) -> None:
+    def _check_averager(self) -> None:
         if not self._averager.is_alive():
             raise SwarmError("the averaging process has died", hint="the agent starts the run again")
 
@@ -293,9 +293,6 @@ class SwarmPeer:
             self._loop.stop()
             self._averager.shutdown()
             self._dht.shutdown()
-
-
-_RUNNING: Any = object()
 
 
 def _all_at(view: SwarmView, round_: int) -> bool:

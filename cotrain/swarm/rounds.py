@@ -45,9 +45,7 @@ class PeerProgress:
         return max(self.steps, min(self.steps + ahead, inner_steps))
 
 
-def should_close(
-    my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float
-) -> bool:
+def should_close(my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float) -> bool:
     """Whether this peer proposes to close its round now."""
     if my_steps == 0:
         return False
@@ -108,9 +106,7 @@ def counted_samples(announcements: Sequence[Announcement]) -> list[int]:
 def averaging_weights(announcements: Sequence[Announcement]) -> list[float]:
     """Weight of each member: its counted samples, nothing for a cold joiner (unless all members are cold)."""
     counted = counted_samples(announcements)
-    weights = [
-        float(samples) if said.warm else 0.0 for samples, said in zip(counted, announcements, strict=True)
-    ]
+    weights = [float(samples) if said.warm else 0.0 for samples, said in zip(counted, announcements, strict=True)]
     return weights if any(weights) else [float(samples) for samples in counted]
 
 

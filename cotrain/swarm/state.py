@@ -59,9 +59,7 @@ class SharedState:
     def __init__(self, numel: int):
         self.numel = numel
         self._values = torch.zeros(2, 2, numel).share_memory_()  # [slot, (parameters, momentum), n]
-        self._headers = torch.full(
-            (2, 3), _EMPTY, dtype=torch.int64
-        ).share_memory_()  # [slot, round/samples/cursor]
+        self._headers = torch.full((2, 3), _EMPTY, dtype=torch.int64).share_memory_()  # [slot, round/samples/cursor]
         self._digests = torch.zeros(2, 32, dtype=torch.uint8).share_memory_()
         self._newest = torch.zeros(1, dtype=torch.int64).share_memory_()
 
@@ -72,7 +70,7 @@ class SharedState:
         return self._values[slot, 0], self._values[slot, 1]
 
     def publish(self, state: OuterState, digest: str) -> OuterState:
-        """Serve this state from now on; it is copied unless it already lies in `next_buffers()`. Returns it as stored."""
+        """Serve this state from now on; returns it as stored (copied, unless it lies in `next_buffers()` already)."""
         slot = 1 - int(self._newest)
         parameters, momentum = self._values[slot, 0], self._values[slot, 1]
         if state.parameters.data_ptr() != parameters.data_ptr():
@@ -92,9 +90,7 @@ class SharedState:
             held, samples, cursor = (int(value) for value in self._headers[slot])
             if held != _EMPTY and (round_ is None or held == round_):
                 digest = bytes(self._digests[slot].tolist()).hex()
-                return slot, StateHeader(
-                    numel=self.numel, round=held, samples=samples, cursor=cursor, digest=digest
-                )
+                return slot, StateHeader(numel=self.numel, round=held, samples=samples, cursor=cursor, digest=digest)
         return None
 
     def chunk(self, slot: int, round_: int, offset: int) -> bytes | None:
@@ -137,14 +133,12 @@ class StateDownload:
     def __init__(self, numel: int, progress: Callable[[float], None] = lambda share: None):
         self._numel = numel
         self._buffer = torch.empty(2 * numel)
-        self._bytes = memoryview(self._buffer.numpy()).cast("B")
+        self._bytes = self._buffer.view(torch.uint8).numpy().data
         self._header: StateHeader | None = None
         self._received = 0
         self._progress = progress
 
-    async def fetch(
-        self, p2p: P2P, donor: PeerID, namespace: str, *, round_: int | None
-    ) -> OuterState | None:
+    async def fetch(self, p2p: P2P, donor: PeerID, namespace: str, *, round_: int | None) -> OuterState | None:
         """Fetch from one donor, from where the last one ended; the state once it is whole and has its digest."""
         if self._header is not None and self._header.round != round_:
             self._header, self._received = None, 0
@@ -225,9 +219,7 @@ async def download_state(
                 state = await download.fetch(p2p, PeerID.from_base58(peer), namespace, round_=round_)
                 if state is not None and state.digest() == digest:
                     return state
-                complaints[peer] = (
-                    "does not serve the state it announced" if state is not None else "busy or moved on"
-                )
+                complaints[peer] = "does not serve the state it announced" if state is not None else "busy or moved on"
             except Exception as error:
                 complaints[peer] = str(error) or type(error).__name__
                 logger.info(f"donor {peer} failed: {error!r}")

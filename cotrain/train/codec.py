@@ -1,7 +1,7 @@
 """How a pseudo-gradient is encoded on the wire: blocks of 256 values that share one scale.
 
-An encoded vector of n values is `[blocks x bf16 scale][blocks x 256 x bits / 8 payload]`, little-endian. Decoding is one
-IEEE multiplication per value (integer x float32 scale), hence the same bits on every machine; encoding happens once per
+An encoded vector of n values is `[blocks x bf16 scale][blocks x 256 x bits / 8 payload]`, little-endian. Decoding is
+one IEEE multiplication per value (integer x float32 scale), hence the same bits on every machine; encoding happens once per
 vector, at one peer, so it need not agree with anybody's.
 """
 
@@ -48,9 +48,7 @@ class BlockCodec:
         blocks = _blocks(values.numel())
         padding = blocks * BLOCK - values.numel()
         rows = torch.nn.functional.pad(values, (0, padding)).view(blocks, BLOCK)
-        peak = torch.maximum(
-            rows.amax(1), rows.amin(1).neg()
-        )  # torch.aminmax is an order of magnitude slower
+        peak = torch.maximum(rows.amax(1), rows.amin(1).neg())  # torch.aminmax is an order of magnitude slower
         if not bool(torch.isfinite(peak).all()):
             raise ValueError("a value to encode is not finite")
         scale = peak.div_(self._largest)
@@ -72,18 +70,14 @@ class BlockCodec:
     @torch.no_grad()
     def decode(self, buffer: bytes, numel: int) -> Tensor:
         if len(buffer) != self.encoded_bytes(numel):
-            raise ValueError(
-                f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}"
-            )
+            raise ValueError(f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}")
         blocks = _blocks(numel)
         scale_bits = torch.from_numpy(np.frombuffer(buffer, "<u2", blocks).astype(np.int32))
         scale = (scale_bits << 16).view(torch.float32)
         if not bool((torch.isfinite(scale) & (scale >= 0)).all()):
             raise ValueError("a scale is negative or not finite")
         payload_type = np.int8 if self.bits == 8 else np.uint8
-        payload = torch.from_numpy(
-            np.frombuffer(buffer, payload_type, offset=2 * blocks).reshape(blocks, -1).copy()
-        )
+        payload = torch.from_numpy(np.frombuffer(buffer, payload_type, offset=2 * blocks).reshape(blocks, -1).copy())
         out = torch.empty(blocks, BLOCK)
         if self.bits == 8:
             torch.mul(payload, scale[:, None], out=out)
@@ -107,9 +101,7 @@ class Float32Codec:
 
     def decode(self, buffer: bytes, numel: int) -> Tensor:
         if len(buffer) != self.encoded_bytes(numel):
-            raise ValueError(
-                f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}"
-            )
+            raise ValueError(f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}")
         values = torch.from_numpy(np.frombuffer(buffer, "<f4").astype(np.float32))
         if not bool(torch.isfinite(values).all()):
             raise ValueError("a decoded value is not finite")

@@ -83,9 +83,7 @@ def validation_digests(digests: Sequence[bytes], *, share: float, seed: int) -> 
     Each content decides for itself by a seeded hash, so that equal documents stay on one side, and adding
     some moves no other. Raises ConfigError if there are fewer than two different contents.
     """
-    ranks = {
-        digest: hashlib.sha256(seed.to_bytes(8, "big") + digest).digest() for digest in dict.fromkeys(digests)
-    }
+    ranks = {digest: hashlib.sha256(seed.to_bytes(8, "big") + digest).digest() for digest in dict.fromkeys(digests)}
     if len(ranks) < 2:
         raise ConfigError(
             "there is only one document, which cannot be split into training and validation text",

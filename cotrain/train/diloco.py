@@ -42,11 +42,9 @@ class OuterState:
 
     def digest(self) -> str:
         """SHA-256 over counters, parameters and momentum, hexadecimal."""
-        hasher = hashlib.sha256(
-            struct.pack("<qqqq", self.parameters.numel(), self.round, self.samples, self.cursor)
-        )
-        hasher.update(memoryview(self.parameters.numpy()).cast("B"))
-        hasher.update(memoryview(self.momentum.numpy()).cast("B"))
+        hasher = hashlib.sha256(struct.pack("<qqqq", self.parameters.numel(), self.round, self.samples, self.cursor))
+        hasher.update(self.parameters.view(torch.uint8).numpy().data)
+        hasher.update(self.momentum.view(torch.uint8).numpy().data)
         return hasher.hexdigest()
 
 
@@ -82,9 +80,7 @@ class OuterOptimizer:
     @classmethod
     def from_config(cls, config: RunConfig, samples_wanted: int) -> OuterOptimizer:
         section = config.diloco
-        return cls(
-            section.outer_learning_rate, section.outer_momentum, section.momentum_ramp * samples_wanted
-        )
+        return cls(section.outer_learning_rate, section.outer_momentum, section.momentum_ramp * samples_wanted)
 
     def momentum_at(self, samples: int) -> float:
         """Outer momentum once `samples` have been committed."""
@@ -125,9 +121,7 @@ class OuterOptimizer:
         )
 
 
-def progress_fraction(
-    state_samples: int, local_samples: int, peers: int, config: RunConfig, wanted: int
-) -> float:
+def progress_fraction(state_samples: int, local_samples: int, peers: int, config: RunConfig, wanted: int) -> float:
     """How far the run is, 0 to 1, in the middle of a round; the learning rate is a function of this.
 
     Committed samples, plus what the swarm is expected to have done since (my own times the number of peers), clamped

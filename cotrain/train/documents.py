@@ -55,9 +55,7 @@ def read_documents(section: DataSection) -> Iterator[bytes]:
             unreadable += 1
             line = piece.line + piece.content.count(b"\n", 0, error.start)
             first = first or f"{piece.path}:{line}"
-            logger.warning(
-                "put aside a document that is not UTF-8: %s:%d: %s", piece.path, line, error.reason
-            )
+            logger.warning("put aside a document that is not UTF-8: %s:%d: %s", piece.path, line, error.reason)
             continue
         yield piece.content
     if unreadable > MAX_UNREADABLE_SHARE * total:
@@ -73,9 +71,7 @@ def read_documents(section: DataSection) -> Iterator[bytes]:
 
 
 def _where(section: DataSection) -> str:
-    return (
-        f"data.data_path = {section.data_path}" if section.data_path else "the standard library's source text"
-    )
+    return f"data.data_path = {section.data_path}" if section.data_path else "the standard library's source text"
 
 
 def _pieces(section: DataSection) -> Iterator[_Piece]:
@@ -101,9 +97,7 @@ def _standard_library_files() -> list[Path]:
     files = [file for file in root.glob("*.py") if not file.name.startswith(EXCLUDED_MODULES)]
     for package in BUILTIN_PACKAGES:
         files += (
-            file
-            for file in (root / package).rglob("*.py")
-            if EXCLUDED_FOLDERS.isdisjoint(file.relative_to(root).parts)
+            file for file in (root / package).rglob("*.py") if EXCLUDED_FOLDERS.isdisjoint(file.relative_to(root).parts)
         )
     return sorted(files, key=lambda file: file.relative_to(root).as_posix())
 

@@ -143,8 +143,7 @@ def parameter_layout(model: torch.nn.Module) -> list[tuple[str, tuple[int, ...],
     sizes = [parameter.numel() for _, parameter in parameters]
     offsets = np.cumsum([0, *sizes])[:-1].tolist()
     return [
-        (name, tuple(parameter.shape), offset)
-        for (name, parameter), offset in zip(parameters, offsets, strict=True)
+        (name, tuple(parameter.shape), offset) for (name, parameter), offset in zip(parameters, offsets, strict=True)
     ]
 
 

@@ -61,7 +61,6 @@ class Trainer:
         self._rank, self._ranks, self._position = 0, 1, 0
         self._joined_at_step, self._joined_late = 0, False
         self._begun: _Begun | None = None
-        self._retry_at_step = 0
         self._losses: list[Tensor] = []
         self._compute_s, self._started, self._bytes = 0.0, 0.0, [0, 0]
         self._waited_s = 0.0
@@ -127,9 +126,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         config = self._config
-        progress = progress_fraction(
-            self._state.samples, self._samples, self._sync.peers, config, self._wanted
-        )
+        progress = progress_fraction(self._state.samples, self._samples, self._sync.peers, config, self._wanted)
         total_steps = self._wanted / (config.train.samples_per_step * config.distributed.nodes)
         rate = learning_rate(config.train, progress=progress, total_steps=total_steps)
         if self._joined_late:  # a cold inner optimizer warms up on its own, over one round
@@ -149,14 +146,11 @@ class Trainer:
                 closed = self._sync.poll_round(wait_s)
                 if closed is not None:
                     self._close_round(closed)
-            elif self._total_steps >= self._retry_at_step and self._sync.should_close(self._work(), wait_s):
+            elif self._sync.should_close(self._work(), wait_s):
                 self._begin_round()
         except RoundNotClosed as error:
             self._begun = None
-            self._retry_at_step = self._total_steps + self._config.diloco.overlap_limit
-            self._reporter.record(
-                "log", f"round {self._state.round + 1} not closed: {error}", level="warning"
-            )
+            self._reporter.record("log", f"round {self._state.round + 1} not closed: {error}", level="warning")
         except StateOutdated as error:
             self._resync(str(error))
         if wait_s > 0:
@@ -170,9 +164,7 @@ class Trainer:
     def _close_round(self, closed: ClosedRound) -> None:
         begun, self._begun = self._begun, None
         assert begun is not None
-        newer = self._outer.step(
-            self._state, self._sync.average(), closed.totals, out=self._sync.next_buffers()
-        )
+        newer = self._outer.step(self._state, self._sync.average(), closed.totals, out=self._sync.next_buffers())
         digest = newer.digest()
         self._state = self._sync.publish(newer, digest)
         self._move_base(begun.parameters)

@@ -56,9 +56,7 @@ def swarm_config(nodes: int, **diloco: Any) -> RunConfig:
 
 
 def initial_state() -> OuterState:
-    return OuterState.initial(
-        torch.randint(-1000, 1000, (NUMEL,), generator=torch.Generator().manual_seed(0)) / 1e3
-    )
+    return OuterState.initial(torch.randint(-1000, 1000, (NUMEL,), generator=torch.Generator().manual_seed(0)) / 1e3)
 
 
 class _Child:
@@ -86,9 +84,7 @@ class _Child:
 class ObserverChild(_Child):
     def __init__(self, config: RunConfig, folder: Path):
         load_or_create_peer_key(folder / "observer.key")
-        self.dht = start_dht(
-            host="127.0.0.1", port=0, initial_peers=[], identity_path=folder / "observer.key"
-        )
+        self.dht = start_dht(host="127.0.0.1", port=0, initial_peers=[], identity_path=folder / "observer.key")
         self.thread, self.loop = DhtThread(0.1), LoopThread("libp2p")
         self.observer = SessionObserver(
             config,
@@ -155,9 +151,7 @@ class PeerChild(_Child):
                 "round": self.state.round,
             }
         assert closed is not None
-        newer = self.optimizer.step(
-            self.state, self.peer.average(), closed.totals, out=self.peer.next_buffers()
-        )
+        newer = self.optimizer.step(self.state, self.peer.average(), closed.totals, out=self.peer.next_buffers())
         self.state = self.peer.publish(newer, newer.digest())
         return {
             "closed": True, "digest": self.state.digest(), "round": self.state.round, "sent": closed.bytes_sent,

@@ -16,9 +16,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(finite, min_size=1, max_size=3 * BLOCK), st.sampled_from(CODECS))
-def test_error_is_at_most_half_a_level_and_length_is_announced(
-    values: list[float], codec: BlockCodec
-) -> None:
+def test_error_is_at_most_half_a_level_and_length_is_announced(values: list[float], codec: BlockCodec) -> None:
     x = torch.tensor(values)
     encoded = codec.encode(x)
     assert len(encoded) == codec.encoded_bytes(x.numel())
@@ -49,9 +47,7 @@ def test_wrong_content_is_refused(codec: BlockCodec) -> None:
     with pytest.raises(ValueError, match="finite"):
         codec.encode(torch.tensor([1.0, float("nan")]))
     infinite = (
-        np.full(2, 0x7F80, "<u2").tobytes() + good[4:]
-        if hasattr(codec, "bits")
-        else b"\x00\x00\x80\x7f" + good[4:]
+        np.full(2, 0x7F80, "<u2").tobytes() + good[4:] if hasattr(codec, "bits") else b"\x00\x00\x80\x7f" + good[4:]
     )
     with pytest.raises(ValueError, match="finite"):
         codec.decode(infinite, 300)

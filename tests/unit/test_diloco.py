@@ -56,9 +56,7 @@ def test_digest_covers_everything(changed: str) -> None:
     state = _state()
     values = {name: getattr(state, name) for name in ("parameters", "momentum", "round", "samples", "cursor")}
     value = values[changed]
-    values[changed] = (
-        value + 1 if isinstance(value, int) else value.clone().index_fill_(0, torch.tensor([7]), 9.0)
-    )
+    values[changed] = value + 1 if isinstance(value, int) else value.clone().index_fill_(0, torch.tensor([7]), 9.0)
     assert OuterState(**values).digest() != state.digest()
 
 

@@ -99,9 +99,7 @@ def lose_the_state(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty_manifest, half_manifest, lose_the_state])
-def test_a_broken_checkpoint_is_passed_over_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage
-):
+def test_a_broken_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage):
     save(tmp_path, 1.0)
     broken = save(tmp_path, 2.0)
     damage(broken)

@@ -217,9 +217,7 @@ def test_each_epoch_is_a_permutation_of_all_samples(size: int, seed: int, epoch:
 
 
 @UNHURRIED
-@given(
-    size=SIZES, seed=SEEDS, cursor=st.integers(0, 10**6), ranks=st.integers(1, 9), count=st.integers(0, 40)
-)
+@given(size=SIZES, seed=SEEDS, cursor=st.integers(0, 10**6), ranks=st.integers(1, 9), count=st.integers(0, 40))
 def test_the_shares_of_all_peers_are_the_round_and_no_sample_is_taken_twice(
     size: int, seed: int, cursor: int, ranks: int, count: int
 ):
@@ -233,9 +231,7 @@ def test_the_shares_of_all_peers_are_the_round_and_no_sample_is_taken_twice(
 
 @UNHURRIED
 @given(size=SIZES, seed=SEEDS, cursor=st.integers(0, 10**6), steps=st.lists(st.integers(0, 30), max_size=6))
-def test_taking_it_in_pieces_or_resuming_repeats_and_skips_nothing(
-    size: int, seed: int, cursor: int, steps: list[int]
-):
+def test_taking_it_in_pieces_or_resuming_repeats_and_skips_nothing(size: int, seed: int, cursor: int, steps: list[int]):
     whole = share(seed=seed, size=size, cursor=cursor, rank=1, ranks=3, start=0, count=sum(steps))
     pieces: list[int] = []
     for step in steps:
@@ -268,9 +264,7 @@ def test_an_epoch_is_left_in_the_middle_of_a_share():
 
 
 def test_a_hundred_million_samples_need_no_table():
-    taken = sample_indices(
-        seed=0, num_samples=10**8, cursor=10**12, rank=3, ranks=64, start=10**6, count=1000
-    )
+    taken = sample_indices(seed=0, num_samples=10**8, cursor=10**12, rank=3, ranks=64, start=10**6, count=1000)
     assert len(set(taken.tolist())) == 1000
     assert 0 <= taken.min() < taken.max() < 10**8
 

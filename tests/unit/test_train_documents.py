@@ -58,9 +58,7 @@ def test_an_empty_file_and_a_folder_without_text_are_refused(tmp_path: Path):
         assert str(path) in caught.value.field
 
 
-def test_a_document_that_is_not_utf_8_is_put_aside_with_its_place(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
+def test_a_document_that_is_not_utf_8_is_put_aside_with_its_place(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     for number in range(120):
         (tmp_path / f"{number:03d}.txt").write_text(f"document {number}")
     (tmp_path / "060.txt").write_bytes(b"first\nsecond \xff\n")

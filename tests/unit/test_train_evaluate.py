@@ -73,9 +73,7 @@ def test_baselines_agree_with_counting_one_by_one(train: bytes, validation: byte
 
 
 # --------------------------------------------------------------------------------------------- evaluating
-def test_evaluation_is_the_mean_over_its_samples_whatever_the_batch_size(
-    model: PreTrainedModel, tmp_path: Path
-):
+def test_evaluation_is_the_mean_over_its_samples_whatever_the_batch_size(model: PreTrainedModel, tmp_path: Path):
     tokens = np.random.default_rng(0).integers(0, 256, SEQ_LENGTH * 6 + 1)
     dataset = dataset_of(tmp_path / "t.npy", tokens)
     with torch.no_grad():
@@ -108,18 +106,14 @@ def test_evaluation_leaves_the_model_as_it_was(model: PreTrainedModel, tmp_path:
     assert evaluate(model, dataset, batches=1, batch_size=2, precision="fp32") == first
 
 
-def test_a_llama_learns_more_than_byte_frequencies_in_sixty_steps(
-    model: PreTrainedModel, builtin: PreparedDataset
-):
+def test_a_llama_learns_more_than_byte_frequencies_in_sixty_steps(model: PreTrainedModel, builtin: PreparedDataset):
     section = TrainSection(learning_rate=3e-3, warmup_steps=6)
     train, validation = (TokenDataset(path, SEQ_LENGTH) for path in (builtin.train, builtin.validation))
     optimizer = build_inner_optimizer(model, section)
     before = evaluate(model, validation, batches=2, batch_size=16, precision="fp32")
     for step in range(60):
         set_learning_rate(optimizer, learning_rate(section, progress=step / 60, total_steps=60))
-        indices = sample_indices(
-            seed=0, num_samples=len(train), cursor=0, rank=0, ranks=1, start=step * 8, count=8
-        )
+        indices = sample_indices(seed=0, num_samples=len(train), cursor=0, rank=0, ranks=1, start=step * 8, count=8)
         optimizer.zero_grad()
         language_model_loss(model, train.batch(indices), precision="fp32").backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), section.max_grad_norm)

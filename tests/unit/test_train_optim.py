@@ -37,9 +37,7 @@ def test_the_rate_stays_between_zero_and_the_peak(section: TrainSection, progres
 
 @UNHURRIED
 @given(SECTIONS, PROGRESS, PROGRESS, TOTALS)
-def test_the_rate_rises_in_the_warm_up_and_never_after(
-    section: TrainSection, one: float, other: float, total: float
-):
+def test_the_rate_rises_in_the_warm_up_and_never_after(section: TrainSection, one: float, other: float, total: float):
     earlier, later = sorted((one, other))
     before, after = (learning_rate(section, progress=p, total_steps=total) for p in (earlier, later))
     slack = section.learning_rate * 1e-9
@@ -100,9 +98,7 @@ def test_a_run_without_steps_is_refused(total: float):
 @pytest.mark.parametrize("name", get_args(Optimizer))
 def test_each_optimizer_spares_norms_and_biases_and_makes_a_step(name: Optimizer):
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
-    optimizer = build_inner_optimizer(
-        model, TrainSection(optimizer=name, learning_rate=0.1, weight_decay=0.3)
-    )
+    optimizer = build_inner_optimizer(model, TrainSection(optimizer=name, learning_rate=0.1, weight_decay=0.3))
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {id(p): 0.3 if p.ndim == 2 else 0.0 for p in model.parameters()}
 

@@ -1,0 +1,171 @@
+"""…/events: a session's event log, live, over WebSocket or SSE; first a snapshot, then what is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from coordinator.api.requests import parse_integer
+from coordinator.context import COORDINATOR, Coordinator
+from coordinator.hub import CLOSE_TRY_AGAIN, Listener
+from coordinator.progress import current_projection
+from coordinator.projection import progress_event
+from coordinator.sessions import find_session
+from coordinator.store import events_after, last_seq
+from coordinator.views import session_view
+from cotrain.protocol import Event
+from cotrain.status import now
+
+routes = web.RouteTableDef()
+
+_HEARTBEAT_S = 15.0
+_CLOSE_TIMEOUT_S = 2.0
+_REPLAY_PAGE = 500
+_MAX_INCOMING_BYTES = 4096
+_SSE_RETRY_MS = 2000
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One message to a listener; `seq` is what it may resume from once it has this one."""
+
+    seq: int
+    kind: str
+    text: str
+
+
+@routes.get("/api/v1/sessions/{id}/events")
+async def events(request: web.Request) -> web.StreamResponse:
+    """WebSocket where an upgrade is asked for, else SSE. `after` (or Last-Event-ID) resumes."""
+    coordinator = request.app[COORDINATOR]
+    session = request.match_info["id"]
+    await coordinator.sessions.row(session)
+    name = "after" if "after" in request.query else "Last-Event-ID"
+    given = request.query.get("after", request.headers.get("Last-Event-ID"))
+    after = None if given is None else parse_integer(given, name)
+    with coordinator.hub.listener(session) as listener:
+        frames = _frames(coordinator, session, after, listener)
+        if web.WebSocketResponse().can_prepare(request):
+            return await _serve_websocket(request, frames, listener)
+        return await _serve_sse(request, frames, listener)
+
+
+async def _frames(
+    coordinator: Coordinator, session: str, after: int | None, listener: Listener
+) -> AsyncIterator[_Frame | None]:
+    """Snapshot, stored events after `after`, live ones; None now and then while nothing happens."""
+    snapshot, newest = await _snapshot(coordinator, session)
+    sent = newest if after is None else min(after, newest)
+    # who resumes must not skip, by the snapshot's number, what is still to be replayed
+    yield _Frame(sent, "snapshot", snapshot)
+    attached = False
+    while True:
+        stored = await _stored(coordinator, session, sent)
+        for event in stored:
+            sent = event.seq
+            yield _event_frame(event)
+        if attached:
+            break
+        if not stored:  # caught up: listen first, then look once more, so that nothing falls between
+            coordinator.hub.attach(session, listener)
+            attached = True
+    while True:
+        live = await listener.next(_HEARTBEAT_S)
+        if live is None:
+            yield None
+        elif live.seq > sent:
+            sent = live.seq
+            yield _event_frame(live)
+
+
+async def _snapshot(coordinator: Coordinator, session: str) -> tuple[str, int]:
+    """The session as it is, and the number of the newest event that it includes."""
+    async with coordinator.store.read() as rows:
+        row = await find_session(rows, session)
+        newest = await last_seq(rows, session)
+    projection = current_projection(row, coordinator.uplinks)
+    view = session_view(row, projection, coordinator.settings.public_url)
+    data = {
+        "session": view.model_dump(by_alias=True),
+        "progress": progress_event(session, projection).model_dump(by_alias=True),
+    }
+    return json.dumps({"seq": newest, "time": now(), "type": "snapshot", "data": data}), newest
+
+
+async def _stored(coordinator: Coordinator, session: str, after: int) -> list[Event]:
+    async with coordinator.store.read() as rows:
+        return await events_after(rows, session, after, _REPLAY_PAGE)
+
+
+def _event_frame(event: Event) -> _Frame:
+    return _Frame(event.seq, event.type, event.model_dump_json(by_alias=True))
+
+
+async def _serve_websocket(
+    request: web.Request, frames: AsyncIterator[_Frame | None], listener: Listener
+) -> web.StreamResponse:
+    socket = web.WebSocketResponse(
+        max_msg_size=_MAX_INCOMING_BYTES, heartbeat=_HEARTBEAT_S, timeout=_CLOSE_TIMEOUT_S, compress=False
+    )
+    await socket.prepare(request)
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        async for frame in frames:
+            if frame is not None:
+                sent = frame.seq
+                await socket.send_str(frame.text)
+
+    async def discard() -> None:
+        async for _ in socket:
+            pass  # listeners have nothing to say; reading answers their pings and sees their close
+
+    await _until_first(send(), discard(), listener.ended.wait())
+    if listener.ended.is_set():
+        slow = listener.close_code == CLOSE_TRY_AGAIN
+        reason = f"too slow: resume with after={sent}" if slow else "the end"
+        # a listener that does not read cannot be waited for
+        await socket.close(code=listener.close_code, message=reason.encode(), drain=False)
+    return socket
+
+
+async def _serve_sse(
+    request: web.Request, frames: AsyncIterator[_Frame | None], listener: Listener
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+    await response.prepare(request)
+    await response.write(f"retry: {_SSE_RETRY_MS}\n\n".encode())
+
+    async def send() -> None:
+        async for frame in frames:
+            text = ": still here\n\n" if frame is None else _sse_text(frame)
+            await response.write(text.encode())
+
+    await _until_first(send(), listener.ended.wait())
+    if listener.close_code == CLOSE_TRY_AGAIN and request.transport is not None:
+        request.transport.abort()  # what is queued would never be read; the browser resumes by Last-Event-ID
+    return response
+
+
+def _sse_text(frame: _Frame) -> str:
+    return f"id: {frame.seq}\nevent: {frame.kind}\ndata: {frame.text}\n\n"
+
+
+async def _until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run side by side until one ends, then cancel the others; a fault is raised, a lost peer is not."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, ConnectionError):
+            raise result

@@ -1,0 +1,149 @@
+"""/api/v1/sessions: make, list, read, steer and delete sessions."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from aiohttp import web
+from pydantic import TypeAdapter
+from sqlalchemy import select
+
+from coordinator.api.requests import (
+    encode_cursor,
+    integer_parameter,
+    json_answer,
+    page_limit,
+    parse_model,
+    read_body,
+    read_cursor,
+)
+from coordinator.context import COORDINATOR
+from coordinator.lifecycle import USER_ACTIONS, UserAction
+from coordinator.models import LogRow, MetricRow
+from coordinator.sessions import Position, find_session
+from coordinator.views import LogView, MetricView, Page, SessionView, log_view, metric_view
+from cotrain.errors import NotFoundError
+from cotrain.protocol import Asset
+from cotrain.request import SessionRequest
+
+routes = web.RouteTableDef()
+
+_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
+_LOG_POSITION: TypeAdapter[int] = TypeAdapter(int)
+_MAX_POINTS = 2000
+
+
+@routes.post("/api/v1/sessions")
+async def create_session(request: web.Request) -> web.Response:
+    """201 with the new session in state draft."""
+    wanted = parse_model(await read_body(request), SessionRequest)
+    view = await request.app[COORDINATOR].sessions.create(wanted)
+    response = json_answer(view, status=201)
+    response.headers["Location"] = f"/api/v1/sessions/{view.id}"
+    return response
+
+
+@routes.get("/api/v1/sessions")
+async def list_sessions(request: web.Request) -> web.Response:
+    """The sessions, newest first."""
+    before = read_cursor(request, _POSITION)
+    items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
+    return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
+
+
+@routes.get("/api/v1/sessions/{id}")
+async def get_session(request: web.Request) -> web.Response:
+    """One session."""
+    return json_answer(await request.app[COORDINATOR].sessions.get(request.match_info["id"]))
+
+
+@routes.delete("/api/v1/sessions/{id}")
+async def delete_session(request: web.Request) -> web.Response:
+    """204; 409 while the session is under way."""
+    await request.app[COORDINATOR].sessions.delete(request.match_info["id"])
+    return web.Response(status=204)
+
+
+def _action_route(action: UserAction) -> web.RouteDef:
+    async def act(request: web.Request) -> web.Response:
+        view = await request.app[COORDINATOR].sessions.act(request.match_info["id"], action)
+        return json_answer(view)
+
+    return web.post(f"/api/v1/sessions/{{id}}/{action}", act)
+
+
+action_routes = [_action_route(action) for action in USER_ACTIONS]
+
+
+@routes.get("/api/v1/sessions/{id}/config")
+async def get_config(request: web.Request) -> web.Response:
+    """The TOML that the session's runs train from."""
+    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
+    tag = hashlib.sha256(row.config.encode()).hexdigest()
+    known = request.if_none_match or ()
+    response = web.Response(status=304) if any(etag.value in (tag, "*") for etag in known) else web.Response(
+        text=row.config, content_type="application/toml"
+    )  # fmt: skip
+    response.etag = tag
+    return response
+
+
+@routes.get("/api/v1/sessions/{id}/progress")
+async def get_progress(request: web.Request) -> web.Response:
+    """How far the session is."""
+    return json_answer(await request.app[COORDINATOR].sessions.progress(request.match_info["id"]))
+
+
+@routes.get("/api/v1/sessions/{id}/logs")
+async def get_logs(request: web.Request) -> web.Response:
+    """The training log of all peers, newest first."""
+    session, limit = request.match_info["id"], page_limit(request)
+    before = read_cursor(request, _LOG_POSITION)
+    query = select(LogRow).where(LogRow.session_id == session).order_by(LogRow.id.desc()).limit(limit + 1)
+    if before is not None:
+        query = query.where(LogRow.id < before)
+    async with request.app[COORDINATOR].store.read() as rows:
+        await find_session(rows, session)
+        found = list(await rows.scalars(query))
+    following = found[limit - 1].id if len(found) > limit else None
+    items = [log_view(row) for row in found[:limit]]
+    return json_answer(Page[LogView](items=items, next_cursor=encode_cursor(following)))
+
+
+@routes.get("/api/v1/sessions/{id}/metrics")
+async def get_metrics(request: web.Request) -> web.Response:
+    """The newest points of the curves, oldest of them first."""
+    session = request.match_info["id"]
+    limit = integer_parameter(request, "limit", default=_MAX_POINTS, low=1, high=_MAX_POINTS)
+    query = select(MetricRow).where(MetricRow.session_id == session).order_by(MetricRow.round.desc()).limit(limit)
+    async with request.app[COORDINATOR].store.read() as rows:
+        await find_session(rows, session)
+        found = list(await rows.scalars(query))
+    return json_answer(Page[MetricView](items=[metric_view(row) for row in reversed(found)]))
+
+
+@routes.get("/api/v1/sessions/{id}/assets")
+async def list_assets(request: web.Request) -> web.Response:
+    """The files that every node of the session needs."""
+    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
+    return json_answer(Page[Asset](items=[Asset.model_validate(asset) for asset in row.assets]))
+
+
+@routes.get("/api/v1/sessions/{id}/assets/{sha256}")
+async def get_asset(request: web.Request) -> web.StreamResponse:
+    """One of those files, by content; ranges are served."""
+    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
+    assets = (Asset.model_validate(asset) for asset in row.assets)
+    asset = next((a for a in assets if a.sha256 == request.match_info["sha256"]), None)
+    # an asset's name holds no separator, so the path stays in the folder
+    path = Path(row.asset_folder) / asset.name if asset else None
+    if asset is None or path is None or not path.is_file():
+        raise NotFoundError("the session has no such file", field="sha256", hint="…/assets lists the files")
+    return web.FileResponse(
+        path,
+        headers={
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{asset.name}"',
+        },
+    )

@@ -1,0 +1,135 @@
+"""The aiohttp application: routes, middleware, and what lives as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from coordinator.api import events, pages, participants, sessions, uplink
+from coordinator.api.requests import MAX_BODY_BYTES
+from coordinator.auth import origin_allowed
+from coordinator.context import COORDINATOR, Coordinator, build_coordinator
+from coordinator.ingest import CHECKPOINTER
+from coordinator.problem import REQUEST_ID, REQUEST_ID_HEADER, problems
+from coordinator.settings import Settings
+from cotrain.errors import ForbiddenError
+from cotrain.watch import StatusWatcher
+
+_logger = logging.getLogger(__name__)
+
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_RETRY_S = 1.0
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The coordinator, ready to be run; nothing is opened or started before it is."""
+    app = web.Application(middlewares=[problems, _own_pages_only], client_max_size=MAX_BODY_BYTES)
+    app[COORDINATOR] = build_coordinator(settings)
+    for module in (sessions, participants, uplink, events, pages):
+        app.router.add_routes(module.routes)
+    app.router.add_routes(sessions.action_routes)
+    app.router.add_static("/static", pages.STATIC)
+    app.on_response_prepare.append(_add_headers)
+    app.on_shutdown.append(_say_goodbye)
+    # each context is ended before the ones above it
+    app.cleanup_ctx.extend((_store, _progress, _checkpointer, _status_files, _finishing))
+    return app
+
+
+@web.middleware
+async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Web pages of other hosts may neither change anything here nor open a socket."""
+    guarded = request.method not in _SAFE_METHODS or "Upgrade" in request.headers
+    public_url = request.app[COORDINATOR].settings.public_url
+    if guarded and not origin_allowed(request.headers.get("Origin"), request.host, public_url):
+        raise ForbiddenError(
+            "web pages of other hosts may not do this", field="Origin", hint="use the coordinator's own page"
+        )
+    return await handler(request)
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_SECURITY_HEADERS)
+    if REQUEST_ID in request:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+
+
+async def _say_goodbye(app: web.Application) -> None:
+    app[COORDINATOR].hub.close()
+    app[COORDINATOR].uplinks.close()
+
+
+async def _store(app: web.Application) -> AsyncIterator[None]:
+    coordinator = app[COORDINATOR]
+    coordinator.settings.shared.create()
+    await coordinator.store.migrate()
+    await coordinator.participants.forget_connections()
+    yield
+    await coordinator.store.close()
+
+
+async def _progress(app: web.Application) -> AsyncIterator[None]:
+    async with _background("progress", app[COORDINATOR].pump.run):
+        yield
+
+
+async def _checkpointer(app: web.Application) -> AsyncIterator[None]:
+    async with _background("checkpointer", app[COORDINATOR].checkpointer.run):
+        yield
+
+
+async def _status_files(app: web.Application) -> AsyncIterator[None]:
+    async with _background("status files", partial(_apply_status_files, app[COORDINATOR])):
+        yield
+
+
+async def _finishing(app: web.Application) -> AsyncIterator[None]:
+    yield
+    app[COORDINATOR].sessions.close()
+
+
+async def _apply_status_files(coordinator: Coordinator) -> None:
+    """The checkpointer's snapshots; those of participants on this machine come by their uplinks."""
+    async for change in StatusWatcher(coordinator.settings.shared.training_logs).changes():
+        status, folder = change.status, change.path.parent
+        own_place = folder.name == CHECKPOINTER and folder.parent.name == status.session
+        if own_place and status.peer == CHECKPOINTER and not change.stale:
+            await coordinator.ingest.checkpointer_status(status)
+
+
+@contextlib.asynccontextmanager
+async def _background(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Keep `work` running beside the application; the task is ended and awaited with the context."""
+    task = asyncio.create_task(_keep_running(name, work), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _keep_running(name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """A fault (a full disk, a locked database) is logged and must not end what everybody depends on."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _logger.exception("the coordinator's %s failed; it is taken up again", name)
+        await asyncio.sleep(_RETRY_S)

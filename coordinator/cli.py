@@ -1,0 +1,33 @@
+"""`cotrain coordinator …`. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Run a coordinator: sessions, participants and live progress.", no_args_is_help=True)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keeps `serve` a command of its own, also while it is the only one."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
+    public_url: Annotated[str, typer.Option(help="What nodes and browsers call this coordinator.")] = "",
+    swarm_host: Annotated[str, typer.Option(help="Address of the checkpointer's peer.")] = "127.0.0.1",
+    swarm_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks one and keeps it.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
+) -> None:
+    """Serve until SIGTERM (exit code 0) or Ctrl-C (130)."""
+    from coordinator.serve import run_server
+
+    code = run_server(
+        host=host, port=port, public_url=public_url, swarm_host=swarm_host, swarm_port=swarm_port,
+        json_output=json_output,
+    )  # fmt: skip
+    raise typer.Exit(code)

@@ -1,0 +1,13 @@
+"""Run by alembic: migrates over the connection that the store has opened."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from coordinator.models import Base
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, render_as_batch=True
+)
+with context.begin_transaction():
+    context.run_migrations()

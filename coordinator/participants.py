@@ -1,0 +1,202 @@
+"""Registration of volunteers, their tokens, and whether they are there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.auth import new_token, token_matches, token_sha256
+from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
+from coordinator.models import ParticipantRow, RunRow, SessionRow
+from coordinator.problem import RETRY_AFTER, UpgradeRequiredError
+from coordinator.progress import ProgressPump
+from coordinator.sessions import find_session
+from coordinator.store import Store, Transaction
+from coordinator.uplinks import Uplink, Uplinks
+from coordinator.views import (
+    ParticipantsPage,
+    ParticipantView,
+    participant_state,
+    participant_view,
+    peer_view,
+)
+from cotrain.errors import ConflictError, NotAuthorizedError, UnreachableError
+from cotrain.protocol import PROTOCOL_VERSION, Asset, RegisterAnswer, RegisterRequest, Welcome
+from cotrain.status import Status, now
+
+_RETRY_AFTER_S = 2
+_RUNS_IN_WELCOME = 32
+
+
+class Participants:
+    """The volunteers of all sessions.
+
+    Args:
+        initial_peers: the checkpointer's present addresses, empty while it is not up.
+    """
+
+    def __init__(self, store: Store, uplinks: Uplinks, pump: ProgressPump, initial_peers: Callable[[], list[str]]):
+        self._store = store
+        self._uplinks = uplinks
+        self._pump = pump
+        self._initial_peers = initial_peers
+
+    async def register(self, session: str, request: RegisterRequest) -> RegisterAnswer:
+        """Admit a peer; one that is known gets a new token and its old one ends.
+
+        Raises NotFoundError, ConflictError (nothing to join), UnreachableError (not yet), ProtocolError.
+        """
+        check_protocol(request.protocol)
+        token = new_token()
+        async with self._store.write() as transaction:
+            row = await find_session(transaction.rows, session)
+            initial_peers = self._initial_peers()
+            check_joinable(row, bool(initial_peers))
+            participant = await self._admit(transaction, session, request, token)
+        return RegisterAnswer(
+            participant=participant, token=token, session=session, initial_peers=initial_peers,
+            config=row.config,
+            assets=[Asset.model_validate(asset) for asset in row.assets],
+        )  # fmt: skip
+
+    async def _admit(self, transaction: Transaction, session: str, request: RegisterRequest, token: str) -> str:
+        rows = transaction.rows
+        known = await rows.scalar(
+            select(ParticipantRow).where(
+                ParticipantRow.session_id == session, ParticipantRow.peer_id == request.peer_id
+            )
+        )
+        if known is None:
+            known = ParticipantRow(
+                id=f"p-{secrets.token_hex(5)}", session_id=session, peer_id=request.peer_id, state="offline",
+                created_at=now(),
+            )  # fmt: skip
+            rows.add(known)
+        known.name = request.name
+        known.hardware = request.hardware.model_dump(by_alias=True)
+        known.token_sha256 = token_sha256(token)
+        return known.id
+
+    async def authenticate(self, session: str, participant: str, token: str) -> ParticipantRow:
+        """The participant whose token this is. Raises NotAuthorizedError, always the same one."""
+        async with self._store.read() as rows:
+            row = await rows.get(ParticipantRow, participant)
+        if row is None or row.session_id != session or not token_matches(token, row.token_sha256):
+            raise NotAuthorizedError(
+                "this token is not known for this participant", field="Authorization",
+                hint="join again: cotrain node join <url>",
+            )  # fmt: skip
+        return row
+
+    async def leave(self, session: str, participant: str) -> None:
+        """End the participant's token and its uplink; what it contributed stays on record."""
+        async with self._store.write() as transaction:
+            row = await transaction.rows.get(ParticipantRow, participant)
+            if row is not None:
+                row.token_sha256 = ""
+        self._uplinks.drop(session, participant, "the participant left")
+
+    async def connected(self, session: str, uplink: Uplink) -> Welcome:
+        """An uplink has been opened; the answer to its Hello."""
+        async with self._store.write() as transaction:
+            row = await transaction.rows.get(ParticipantRow, uplink.participant)
+            session_row = await find_session(transaction.rows, session)
+            self._uplinks.connect(session, uplink)
+            if row is not None:
+                row.last_seen_at = now()
+                await announce(transaction, row, uplink.status, connected=True)
+            acknowledged = await _applied_runs(transaction.rows, session, uplink.participant)
+        self._pump.mark(session)
+        return Welcome(acknowledged=acknowledged, wish=wish_of(session_row.state))
+
+    async def disconnected(self, session: str, uplink: Uplink) -> None:
+        """The uplink is closed; a no-op where a newer one has taken its place."""
+        if not self._uplinks.disconnect(session, uplink):
+            return
+        async with self._store.write() as transaction:
+            row = await transaction.rows.get(ParticipantRow, uplink.participant)
+            if row is not None:
+                await announce(transaction, row, uplink.status, connected=False)
+        self._pump.mark(session)
+
+    async def forget_connections(self) -> None:
+        """At start: whoever was connected to the process before this one is not connected to this one."""
+        async with self._store.write() as transaction:
+            stale = await transaction.rows.scalars(select(ParticipantRow).where(ParticipantRow.state != "offline"))
+            for row in stale.all():
+                await announce(transaction, row, None, connected=False)
+
+    async def page(self, session: str) -> ParticipantsPage:
+        """Everybody who registered, in that order. Raises NotFoundError."""
+        async with self._store.read() as rows:
+            session_row = await find_session(rows, session)
+            found = await rows.scalars(
+                select(ParticipantRow).where(ParticipantRow.session_id == session)
+                .order_by(ParticipantRow.created_at, ParticipantRow.id)
+            )  # fmt: skip
+            listed = found.all()
+        checkpointer = session_row.checkpointer_status
+        return ParticipantsPage(
+            items=[self._view(row) for row in listed],
+            checkpointer=peer_view(Status.model_validate(checkpointer) if checkpointer else None),
+        )
+
+    def _view(self, row: ParticipantRow) -> ParticipantView:
+        connected = row.id in self._uplinks.connected(row.session_id)
+        return participant_view(row, connected=connected, clock=now())
+
+
+async def announce(transaction: Transaction, row: ParticipantRow, status: Status | None, *, connected: bool) -> None:
+    """Emit `participant.state` if it is another one than was announced last."""
+    state = participant_state(status, row.last_seen_at, connected=connected, clock=now())
+    if state == row.state:
+        return
+    row.state = state
+    await transaction.emit(
+        row.session_id, "participant.state",
+        {
+            "sessionId": row.session_id, "participant": row.id, "peerId": row.peer_id, "name": row.name,
+            "state": state,
+        },
+    )  # fmt: skip
+
+
+def check_protocol(version: int) -> None:
+    """Raises UpgradeRequiredError that names the side to upgrade, and how."""
+    if version == PROTOCOL_VERSION:
+        return
+    newer = version > PROTOCOL_VERSION
+    raise UpgradeRequiredError(
+        f"the node speaks protocol {version}, this coordinator {PROTOCOL_VERSION}",
+        field="protocol",
+        hint=f"upgrade the {'coordinator' if newer else 'node'}: pip install --upgrade cotrain",
+        details={"protocol": PROTOCOL_VERSION},
+    )
+
+
+def check_joinable(row: SessionRow, checkpointer_up: bool) -> None:
+    """Raises ConflictError if the session can never be joined as it is, UnreachableError if it soon can."""
+    if row.state in JOINABLE_STATES and checkpointer_up:
+        return
+    if row.state in JOINABLE_STATES or row.state == "pending":
+        raise UnreachableError(
+            "the session is being prepared", hint=f"try again in {_RETRY_AFTER_S} s",
+            details={"state": row.state, RETRY_AFTER: _RETRY_AFTER_S},
+        )  # fmt: skip
+    raise ConflictError(
+        f"a session that is {row.state} cannot be joined",
+        hint="it must be started first" if row.state == "draft" else "look for another session",
+        details={"state": row.state, "possible": possible_actions(row.state)},
+    )
+
+
+async def _applied_runs(rows: AsyncSession, session: str, source: str) -> dict[str, int]:
+    """The highest applied number of the newest runs."""
+    found = await rows.scalars(
+        select(RunRow).where(RunRow.session_id == session, RunRow.source == source)
+        .order_by(RunRow.updated_at.desc()).limit(_RUNS_IN_WELCOME)
+    )  # fmt: skip
+    return {row.run: row.applied_seq for row in found}

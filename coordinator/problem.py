@@ -1,0 +1,122 @@
+"""Every error as problem+json (RFC 9457): what happened, where, what to do; never a trace or the input."""
+
+from __future__ import annotations
+
+import http
+import json
+import logging
+import re
+import secrets
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, ValidationError
+
+from cotrain.config import explain_problem
+from cotrain.errors import CotrainError, InvalidRequestError, ProtocolError
+
+REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID_HEADER = "X-Request-Id"
+RETRY_AFTER = "retryAfterS"
+"""Key of `CotrainError.details` that becomes the `Retry-After` header."""
+
+_logger = logging.getLogger(__name__)
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LONGEST_FIELD = 200
+_HINTS = {
+    404: "see /api/v1/sessions for what there is",
+    413: "the limit is 64 KiB",
+    415: "send the header Content-Type: application/json",
+}
+
+
+class UnsupportedMediaTypeError(CotrainError):
+    """A body that is not JSON."""
+
+    code = "unsupported-media-type"
+    http_status = 415
+    exit_code = 2
+
+
+class UpgradeRequiredError(ProtocolError):
+    """The other side speaks another version of the protocol."""
+
+    http_status = 426
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id and turn whatever is raised into an answer."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    request[REQUEST_ID] = given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < http.HTTPStatus.BAD_REQUEST:
+            raise
+        return _http_problem(request, error)
+    except CotrainError as error:
+        return _cotrain_problem(request, error)
+    except ConnectionError:  # the other side is gone; there is nobody to answer
+        raise
+    except Exception:
+        _logger.exception("request %s: %s %s failed", request[REQUEST_ID], request.method, request.path)
+        return _problem(
+            request, http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side",
+            hint="try again; if it stays, tell the operator the request id",
+        )  # fmt: skip
+
+
+def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
+    """pydantic's findings as one error that lists them all."""
+    found = error.errors(include_url=False, include_input=False)
+    listed = [explain_problem(dict(item), model) for item in found]
+    first = listed[0]
+    return InvalidRequestError(first["message"], field=first["field"], hint=first["hint"], details={"problems": listed})
+
+
+def _cotrain_problem(request: web.Request, error: CotrainError) -> web.Response:
+    if error.http_status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        _logger.warning("request %s: %s", request[REQUEST_ID], error)
+    details = dict(error.details)
+    response = _problem(
+        request, error.http_status, error.code, error.message, field=error.field, hint=error.hint,
+        errors=details.pop("problems", []), **details,
+    )  # fmt: skip
+    if RETRY_AFTER in error.details:
+        response.headers["Retry-After"] = str(error.details[RETRY_AFTER])
+    if error.http_status == http.HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def _http_problem(request: web.Request, error: web.HTTPException) -> web.Response:
+    status = http.HTTPStatus(error.status)
+    code = status.phrase.lower().replace(" ", "-")
+    hint = _HINTS.get(status, "")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        hint = f"allowed here: {', '.join(sorted(error.allowed_methods))}"
+    response = _problem(request, status, code, f"{status.phrase}: {status.description or 'refused'}", hint=hint)
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
+
+
+def _problem(
+    request: web.Request, status: int, code: str, detail: str, *, field: str = "", hint: str = "",
+    errors: list[dict[str, Any]] | None = None, **details: Any,
+) -> web.Response:  # fmt: skip
+    body = {
+        "type": f"urn:cotrain:problem:{code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "field": field[:_LONGEST_FIELD],
+        "hint": hint,
+        "errors": errors or [],
+        "requestId": request[REQUEST_ID],
+        **details,
+    }
+    return web.Response(status=status, text=json.dumps(body), content_type="application/problem+json")

@@ -1,0 +1,96 @@
+"""Serves the application: the socket, the signals, the line that says it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+
+import uvloop
+from aiohttp import web
+
+from coordinator.app import create_app
+from coordinator.settings import Settings
+from cotrain.errors import CotrainError
+
+_logger = logging.getLogger(__name__)
+
+_EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
+_SHUTDOWN_S = 1.0
+
+
+class AddressError(CotrainError):
+    """The address to listen on cannot be had."""
+
+    code = "address-unavailable"
+    http_status = 503
+    exit_code = 69
+
+
+def run_server(*, host: str, port: int, public_url: str, swarm_host: str, swarm_port: int, json_output: bool) -> int:
+    """Serve until a signal comes; returns the exit code. Raises AddressError if the port is taken."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with listen(host, port) as listening:
+        url = address_url(host, listening.getsockname()[1])
+        settings = Settings.from_env(public_url=public_url or url, swarm_host=swarm_host, swarm_port=swarm_port)
+        if not is_loopback(host):
+            _logger.warning("listening on %s: whoever reaches it may steer sessions, there is no sign-in yet", host)
+        return uvloop.run(_serve(settings, listening, url, json_output=json_output))
+
+
+async def _serve(settings: Settings, listening: socket.socket, url: str, *, json_output: bool) -> int:
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def end(code: int) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    for number, code in _EXIT_CODES.items():
+        asyncio.get_running_loop().add_signal_handler(number, end, code)
+    runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listening).start()
+        print(_ready_line(url, listening.getsockname()[1], json_output=json_output), flush=True)
+        return await ended
+    finally:
+        await runner.cleanup()
+
+
+def _ready_line(url: str, port: int, *, json_output: bool) -> str:
+    if json_output:
+        return json.dumps({"url": url, "port": port, "pid": os.getpid()})
+    return f"cotrain coordinator ready at {url}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises AddressError that names the address and the way out."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        raise AddressError(
+            f"port {port} on {host} is taken" if taken else f"cannot listen on {host}, port {port}: {error.strerror}",
+            field="--port" if taken else "--host",
+            hint="choose another with --port, or 0 for any free one" if taken else "is it an address of this machine?",
+        ) from error
+
+
+def address_url(host: str, port: int) -> str:
+    """`http://host:port`, with an IPv6 address in brackets; the wildcard address is reached on loopback."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

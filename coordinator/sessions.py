@@ -1,0 +1,252 @@
+"""What people and the checkpointer do to sessions: decided in `lifecycle`, carried out here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import secrets
+import shutil
+import string
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Release, Saved
+from coordinator.hub import CLOSE_NORMAL, Hub
+from coordinator.lifecycle import (
+    DELETABLE_STATES,
+    FOLLOWED_STATES,
+    Action,
+    UserAction,
+    possible_actions,
+    saved_action,
+    transition,
+    wish_of,
+)
+from coordinator.models import SessionRow
+from coordinator.progress import current_projection
+from coordinator.settings import Settings
+from coordinator.store import Store, Transaction
+from coordinator.uplinks import Close, Uplinks
+from coordinator.views import ProgressView, SessionView, progress_view, session_view
+from cotrain.config import dump_config
+from cotrain.errors import ConflictError, NotFoundError
+from cotrain.protocol import WishMessage
+from cotrain.request import SessionRequest
+from cotrain.status import now, replace_file
+
+_logger = logging.getLogger(__name__)
+
+_ID_LENGTH = 12
+_SLUG_LENGTH = 6
+_ID_ALPHABET = string.ascii_lowercase + string.digits
+_ACTIVITY_POLL_S = 0.1
+_ACTIVE_STATES = frozenset({"training", "stopping"})
+
+Send = Callable[[Follow | Finish | Release], None]
+Position = tuple[float, str]
+"""Where a page of sessions begins: creation time and id of the last one seen."""
+
+
+class Sessions:
+    """The sessions of this coordinator.
+
+    Args:
+        send: hands a command to the checkpointer, without waiting.
+    """
+
+    def __init__(self, store: Store, hub: Hub, uplinks: Uplinks, settings: Settings, send: Send):
+        self._store = store
+        self._hub = hub
+        self._uplinks = uplinks
+        self._settings = settings
+        self._send = send
+        self._finishing: dict[str, asyncio.Task[None]] = {}
+
+    async def create(self, request: SessionRequest) -> SessionView:
+        """A new session in state draft, with its config on disk. Raises InvalidRequestError."""
+        session = new_session_id(request.name)
+        config = dump_config(request.to_config(session))
+        created = now()
+        row = SessionRow(
+            id=session, name=request.name, description=request.description, state="draft", config=config,
+            error_msg="", model_path="", asset_folder="", assets=[], created_at=created, updated_at=created,
+        )  # fmt: skip
+        self._write_config(row)
+        async with self._store.write() as transaction:
+            transaction.rows.add(row)
+            await transaction.rows.flush()
+            await transaction.emit(session, "session.state", state_event(row, previous=None))
+        return self._view(row)
+
+    async def get(self, session: str) -> SessionView:
+        """Raises NotFoundError."""
+        return self._view(await self.row(session))
+
+    async def progress(self, session: str) -> ProgressView:
+        """Raises NotFoundError."""
+        row = await self.row(session)
+        return progress_view(row, current_projection(row, self._uplinks))
+
+    async def row(self, session: str) -> SessionRow:
+        """The stored session. Raises NotFoundError."""
+        async with self._store.read() as rows:
+            return await find_session(rows, session)
+
+    async def newest_first(self, before: Position | None, limit: int) -> tuple[list[SessionView], Position | None]:
+        """At most `limit` sessions older than `before`, and where the next page begins (None at the end)."""
+        query = select(SessionRow).order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(tuple_(SessionRow.created_at, SessionRow.id) < before)
+        async with self._store.read() as rows:
+            found = list(await rows.scalars(query))
+        page = found[:limit]
+        following = (page[-1].created_at, page[-1].id) if len(found) > limit else None
+        return [self._view(row) for row in page], following
+
+    async def act(self, session: str, action: UserAction) -> SessionView:
+        """Do what a person asks. Raises NotFoundError, or ConflictError with what is possible instead."""
+        async with self._store.write() as transaction:
+            row = await find_session(transaction.rows, session)
+            followed = row.state in FOLLOWED_STATES
+            await change_state(transaction, row, action)
+        if action == "start":
+            self._send(self._follow(row))
+        elif action == "stop":
+            self._finish_soon(session)
+        elif action == "cancel":
+            self._forget_finishing(session)
+            if followed:
+                self._send(Release(session=session))
+        self._push_wish(row)
+        return self._view(row)
+
+    async def delete(self, session: str) -> None:
+        """Remove the session, its config and its logs; the final model stays.
+
+        Raises NotFoundError, or ConflictError while it is under way.
+        """
+        async with self._store.write() as transaction:
+            row = await find_session(transaction.rows, session)
+            if row.state not in DELETABLE_STATES:
+                raise ConflictError(
+                    f"a session that is {row.state} cannot be deleted", hint="cancel or stop it first",
+                    details={"state": row.state, "possible": possible_actions(row.state)},
+                )  # fmt: skip
+            await transaction.rows.delete(row)
+        self._hub.end_session(session)
+        self._uplinks.push(session, Close(CLOSE_NORMAL, "the session was deleted"))
+        self._settings.shared.generated_config(session).unlink(missing_ok=True)
+        logs = self._settings.shared.training_logs / session
+        if logs.is_dir():
+            await asyncio.to_thread(shutil.rmtree, logs)
+
+    # ------------------------------------------------------------------------------------ the checkpointer
+    async def to_follow(self) -> list[Follow]:
+        """What a checkpointer that has just started must do."""
+        async with self._store.read() as rows:
+            found = await rows.scalars(select(SessionRow).where(SessionRow.state.in_(FOLLOWED_STATES)))
+            return [self._follow(row) for row in found]
+
+    async def on_report(self, report: Following | Saved | Failed) -> None:
+        """Apply what the checkpointer says of a session; what comes too late is only logged."""
+        try:
+            async with self._store.write() as transaction:
+                row = await find_session(transaction.rows, report.session)
+                await self._apply(transaction, row, report)
+        except (ConflictError, NotFoundError) as error:
+            _logger.info("the checkpointer's %s of %s comes too late: %s", report.event, report.session, error.message)
+            return
+        if isinstance(report, Following):
+            if row.state == "stopping":  # the coordinator or the checkpointer was restarted meanwhile
+                self._finish_soon(row.id)
+            return
+        self._forget_finishing(row.id)
+        self._push_wish(row)
+
+    async def _apply(self, transaction: Transaction, row: SessionRow, report: Following | Saved | Failed) -> None:
+        if isinstance(report, Following):
+            row.assets = [asset.model_dump(by_alias=True) for asset in report.assets]
+            row.asset_folder = report.asset_folder
+            if row.state == "pending":
+                await change_state(transaction, row, "prepared")
+        elif isinstance(report, Saved):
+            row.model_path = report.path
+            await change_state(transaction, row, saved_action(row.state))
+        else:
+            row.error_msg = f"{report.message} ({report.hint})" if report.hint else report.message
+            await change_state(transaction, row, "fail")
+
+    def close(self) -> None:
+        """Stop waiting for participants; the next start takes it up again."""
+        for session in list(self._finishing):
+            self._forget_finishing(session)
+
+    # ------------------------------------------------------------------------------------ helpers
+    def _finish_soon(self, session: str) -> None:
+        self._forget_finishing(session)
+        task = asyncio.create_task(self._finish_when_quiet(session))
+        self._finishing[session] = task
+
+    def _forget_finishing(self, session: str) -> None:
+        if task := self._finishing.pop(session, None):
+            task.cancel()
+
+    async def _finish_when_quiet(self, session: str) -> None:
+        """Tell the checkpointer to save once nobody trains any more, or after the grace."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.stop_grace_s):
+                while any(s.status in _ACTIVE_STATES for s in self._uplinks.statuses(session)):  # noqa: ASYNC110
+                    await asyncio.sleep(_ACTIVITY_POLL_S)
+        self._send(Finish(session=session))
+
+    def _push_wish(self, row: SessionRow) -> None:
+        self._uplinks.push(row.id, WishMessage(wish=wish_of(row.state), reason=f"the session is {row.state}"))
+
+    def _follow(self, row: SessionRow) -> Follow:
+        path = self._settings.shared.generated_config(row.id)
+        if not path.exists():
+            self._write_config(row)
+        return Follow(session=row.id, config_path=str(path))
+
+    def _write_config(self, row: SessionRow) -> None:
+        replace_file(self._settings.shared.generated_config(row.id), row.config.encode())
+
+    def _view(self, row: SessionRow) -> SessionView:
+        return session_view(row, current_projection(row, self._uplinks), self._settings.public_url)
+
+
+async def find_session(rows: AsyncSession, session: str) -> SessionRow:
+    """Raises NotFoundError."""
+    row = await rows.get(SessionRow, session)
+    if row is None:
+        raise NotFoundError("there is no such session", field="id", hint="GET /api/v1/sessions lists them")
+    return row
+
+
+async def change_state(transaction: Transaction, row: SessionRow, action: Action) -> None:
+    """Do the transition and say so in the event log. Raises ConflictError."""
+    previous = row.state
+    row.state = transition(previous, action)
+    row.updated_at = now()
+    await transaction.emit(row.id, "session.state", state_event(row, previous=previous))
+
+
+def state_event(row: SessionRow, *, previous: str | None) -> dict[str, Any]:
+    """The data of `session.state`."""
+    return {
+        "sessionId": row.id, "status": row.state, "previous": previous, "wish": wish_of(row.state),
+        "errorMsg": row.error_msg, "modelPath": row.model_path,
+        "possibleActions": possible_actions(row.state),
+    }  # fmt: skip
+
+
+def new_session_id(name: str) -> str:
+    """Twelve characters of `[a-z0-9-]`: what the name has of them, then random ones."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LENGTH].strip("-")
+    prefix = f"{slug}-" if slug else ""
+    return prefix + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH - len(prefix)))

@@ -1,0 +1,91 @@
+"""The participants that are connected now: their newest snapshots, and the way down to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_NORMAL
+from cotrain.protocol import Ack, ErrorMessage, Welcome, WishMessage
+from cotrain.status import Status
+
+Downward = Welcome | Ack | WishMessage | ErrorMessage
+
+_logger = logging.getLogger(__name__)
+_OUTBOX_LIMIT = 256
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the socket with this code, once all that came before has been sent."""
+
+    code: int
+    reason: str
+
+
+@dataclass(eq=False)
+class Uplink:
+    """One participant's open socket. What is put into `outbox` is sent in order."""
+
+    participant: str
+    status: Status | None = None
+    outbox: asyncio.Queue[Downward | Close] = field(default_factory=lambda: asyncio.Queue(_OUTBOX_LIMIT))
+    aborted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the other side does not read: the socket is given up without a word."""
+
+    def push(self, message: Downward | Close) -> None:
+        """Send without waiting; a participant that does not read is let go."""
+        try:
+            self.outbox.put_nowait(message)
+        except asyncio.QueueFull:
+            _logger.warning("participant %s does not read its uplink", self.participant)
+            self.aborted.set()
+
+
+class Uplinks:
+    """All open uplinks, at most one for each participant."""
+
+    def __init__(self) -> None:
+        self._open: defaultdict[str, dict[str, Uplink]] = defaultdict(dict)
+
+    def connect(self, session: str, uplink: Uplink) -> None:
+        """Register the uplink; an older one of the same participant is closed."""
+        older = self._open[session].get(uplink.participant)
+        self._open[session][uplink.participant] = uplink
+        if older is not None:
+            older.push(Close(CLOSE_NORMAL, "a newer connection took over"))
+
+    def disconnect(self, session: str, uplink: Uplink) -> bool:
+        """Forget the uplink; False if a newer one of the participant has taken its place."""
+        links = self._open.get(session, {})
+        if links.get(uplink.participant) is not uplink:
+            return False
+        del links[uplink.participant]
+        if not links:
+            del self._open[session]
+        return True
+
+    def connected(self, session: str) -> dict[str, Uplink]:
+        """The session's open uplinks by participant."""
+        return dict(self._open.get(session, {}))
+
+    def statuses(self, session: str) -> list[Status]:
+        """The newest snapshots of the connected participants."""
+        return [link.status for link in self.connected(session).values() if link.status is not None]
+
+    def push(self, session: str, message: Downward | Close) -> None:
+        """Send to every connected participant of the session."""
+        for link in self.connected(session).values():
+            link.push(message)
+
+    def drop(self, session: str, participant: str, reason: str) -> None:
+        """Close one participant's uplink, if it is open."""
+        if link := self.connected(session).get(participant):
+            link.push(Close(CLOSE_NORMAL, reason))
+
+    def close(self) -> None:
+        """Close everything: the coordinator is going away."""
+        for session in list(self._open):
+            self.push(session, Close(CLOSE_GOING_AWAY, "the coordinator is going away"))

@@ -1,0 +1,188 @@
+"""What the API answers: the shapes, and the pure functions that make them from rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from coordinator.lifecycle import UserAction, possible_actions
+from coordinator.models import LogRow, MetricRow, ParticipantRow, SessionRow
+from coordinator.projection import Projection
+from cotrain.protocol import Hardware
+from cotrain.request import CamelModel
+from cotrain.status import Phase, State, Status
+
+ItemT = TypeVar("ItemT", bound=CamelModel)
+ParticipantState = Literal["online", "joining", "unreachable", "offline"]
+
+SILENT_AFTER_S = 30.0
+"""A participant that is connected but has sent no status for this long counts as unreachable."""
+
+
+class Page(CamelModel, Generic[ItemT]):
+    """A part of a list; `nextCursor` leads to the next part, null at the end."""
+
+    items: list[ItemT]
+    next_cursor: str | None = None
+
+
+class SessionView(CamelModel):
+    """A session as people see it."""
+
+    id: str
+    name: str
+    description: str
+    status: State
+    process_rate: float
+    error_msg: str
+    last_train_at: str | None
+    created_at: str
+    updated_at: str
+    url: str
+    join_command: str
+    round: int
+    peers: int
+    samples_committed: int
+    samples_wanted: int
+    loss: float | None
+    validation_loss: float | None
+    model_path: str
+    possible_actions: list[UserAction]
+
+
+class ProgressView(Projection):
+    """How far a session is."""
+
+    session_id: str
+    status: State
+    error_msg: str
+    model_path: str
+    updated_at: str
+
+
+class LogView(CamelModel):
+    """One record of somebody's training log; `source` is a participant's id or `checkpointer`."""
+
+    source: str
+    run: str
+    number: int
+    time: float
+    kind: str
+    level: str
+    message: str
+    data: dict[str, Any]
+
+
+class MetricView(CamelModel):
+    """One point of the curves."""
+
+    time: float
+    round: int
+    samples: int
+    loss: float | None
+    validation_loss: float | None
+    tokens_per_second: float | None
+
+
+class PeerView(CamelModel):
+    """The newest snapshot of a peer, as far as others need it."""
+
+    status: State | None = None
+    phase: Phase | None = None
+    round: int = 0
+    step: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    digest: str = ""
+    error_msg: str = ""
+    last_train_at: str | None = None
+
+
+class ParticipantView(PeerView):
+    """A registered volunteer with its newest snapshot."""
+
+    id: str
+    peer_id: str
+    name: str
+    state: ParticipantState
+    device: str
+    hardware: Hardware
+    created_at: str
+    last_seen_at: str | None
+
+
+class ParticipantsPage(Page[ParticipantView]):
+    """The participants, and the coordinator's own peer beside them."""
+
+    checkpointer: PeerView = Field(default_factory=PeerView)
+
+
+def session_view(row: SessionRow, progress: Projection, public_url: str) -> SessionView:
+    """A session with its present progress."""
+    url = f"{public_url}/s/{row.id}"
+    shared = progress.model_dump(include=set(SessionView.model_fields) & set(Projection.model_fields))
+    return SessionView(
+        id=row.id, name=row.name, description=row.description, status=row.state, error_msg=row.error_msg,
+        created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
+        join_command=f"cotrain node join {url}", model_path=row.model_path,
+        possible_actions=possible_actions(row.state), **shared,
+    )  # fmt: skip
+
+
+def progress_view(row: SessionRow, progress: Projection) -> ProgressView:
+    """A session's progress in full."""
+    return ProgressView(
+        session_id=row.id, status=row.state, error_msg=row.error_msg, model_path=row.model_path,
+        updated_at=iso_time(row.updated_at), **progress.model_dump(),
+    )  # fmt: skip
+
+
+def log_view(row: LogRow) -> LogView:
+    """A stored record."""
+    return LogView(**{name: getattr(row, name) for name in LogView.model_fields})
+
+
+def metric_view(row: MetricRow) -> MetricView:
+    """A stored point."""
+    return MetricView(**{name: getattr(row, name) for name in MetricView.model_fields})
+
+
+def peer_view(status: Status | None) -> PeerView:
+    """A snapshot as far as others need it; an empty one for a peer that has sent none."""
+    if status is None:
+        return PeerView()
+    return PeerView(**status.model_dump(include=set(PeerView.model_fields)))
+
+
+def participant_view(row: ParticipantRow, *, connected: bool, clock: float) -> ParticipantView:
+    """A participant as it is at `clock` (Unix seconds)."""
+    status = Status.model_validate(row.status) if row.status else None
+    hardware = Hardware.model_validate(row.hardware)
+    return ParticipantView(
+        id=row.id, peer_id=row.peer_id, name=row.name, hardware=hardware,
+        device=(status.device if status else "") or hardware.device,
+        state=participant_state(status, row.last_seen_at, connected=connected, clock=clock),
+        created_at=iso_time(row.created_at),
+        last_seen_at=None if row.last_seen_at is None else iso_time(row.last_seen_at),
+        **peer_view(status).model_dump(),
+    )  # fmt: skip
+
+
+def participant_state(
+    status: Status | None, last_seen_at: float | None, *, connected: bool, clock: float
+) -> ParticipantState:
+    """One of the four honest states: what the coordinator knows, not what it hopes."""
+    if not connected:
+        return "offline"
+    if last_seen_at is not None and clock - last_seen_at > SILENT_AFTER_S:
+        return "unreachable"
+    if status is None or status.phase in ("starting", "joining", "downloading"):
+        return "joining"
+    return "online"
+
+
+def iso_time(seconds: float) -> str:
+    """Unix seconds -> ISO 8601 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,111 @@
+"""`cotrain node`: join a session, and steer the agent that runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from cotrain.status import WishName
+    from node.lock import AgentRecord
+
+app = typer.Typer(
+    help="Take part in a session as a volunteer.", add_completion=False,
+    rich_markup_mode=None, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
+
+
+@app.command()
+def join(
+    url: Annotated[str, typer.Argument(help="The session's address: https://<coordinator>/s/<session>")],
+    name: Annotated[str, typer.Option(help="What others see of this node.")] = "",
+    as_json: AsJson = False,
+    host: Annotated[str, typer.Option(help="Address to listen on for other peers.")] = "127.0.0.1",
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Arithmetic threads; the physical cores if left out.")
+    ] = None,
+) -> None:
+    """Take part in a session until it ends; Ctrl-C leaves politely, twice at once."""
+    import asyncio
+    import logging
+
+    from cotrain.paths import SharedPaths, home_dir
+    from node.display import NoticeHandler, make_display
+    from node.join import JoinOptions, Place
+    from node.join import join as run_agent
+
+    display = make_display(as_json=as_json)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
+    options = JoinOptions(url=url, name=name, host=host, threads=threads)
+    display.open()
+    try:
+        code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env()), display))
+    finally:
+        display.close()
+    raise typer.Exit(code)
+
+
+@app.command()
+def pause() -> None:
+    """Let the training process rest; it keeps its place."""
+    _wish("pause", "the volunteer paused this node")
+
+
+@app.command()
+def resume() -> None:
+    """Go on after a pause."""
+    _wish("run", "the volunteer resumed this node")
+
+
+@app.command()
+def leave() -> None:
+    """Ask the running agent to finish its present step and leave the session."""
+    agent = _agent()
+    os.kill(agent.pid, signal.SIGTERM)
+    typer.echo(f"process {agent.pid} leaves session {agent.session}")
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """What the running agent's training process does."""
+    from cotrain.errors import NotFoundError
+    from cotrain.paths import STATUS_FILE
+    from cotrain.status import read_status
+    from node.display import plain_line
+
+    agent = _agent()
+    try:
+        snapshot = read_status(agent.run_dir / STATUS_FILE)
+    except (OSError, ValueError) as error:
+        raise NotFoundError(
+            f"process {agent.pid} takes part in session {agent.session}, but there is no snapshot yet",
+            field=str(agent.run_dir / STATUS_FILE), hint="try again in a few seconds",
+        ) from error  # fmt: skip
+    if as_json:
+        typer.echo(snapshot.model_dump_json(by_alias=True))
+    else:
+        typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot)}")
+
+
+def _agent() -> AgentRecord:
+    from cotrain.paths import home_dir
+    from node.lock import running_agent
+
+    return running_agent(home_dir())
+
+
+def _wish(wish: WishName, reason: str) -> None:
+    """Leave the wish where the agent reads it, and tell it so."""
+    from cotrain.status import Control, write_control
+    from node.wishes import LOCAL_WISH_FILE
+
+    agent = _agent()
+    write_control(Path(agent.run_dir) / LOCAL_WISH_FILE, Control(wish=wish, reason=reason))
+    os.kill(agent.pid, signal.SIGUSR1)
+    typer.echo(f"process {agent.pid}, session {agent.session}: {wish}")

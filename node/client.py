@@ -1,0 +1,281 @@
+"""The coordinator's REST API and uplink as a volunteer sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import ValidationError
+
+from cotrain.errors import (
+    ConfigError,
+    ConflictError,
+    CotrainError,
+    DivergedError,
+    ForbiddenError,
+    IntegrityError,
+    InvalidRequestError,
+    NotAuthorizedError,
+    NotFoundError,
+    ProtocolError,
+    SwarmError,
+    UnreachableError,
+)
+from cotrain.protocol import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, RegisterAnswer, RegisterRequest
+from node.backoff import Backoff
+
+FIRST_CONTACT_TRIES = 5
+FIRST_CONTACT_BACKOFF = Backoff(first_s=0.65, most_s=6.0, jitter=0.2)
+PREPARATION_LIMIT_S = 120.0
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 30.0
+_STALL_TIMEOUT_S = 30.0
+_HEARTBEAT_S = 15.0
+_ERROR_BODY_BYTES = 64 * 1024
+
+_SESSION_PATH = re.compile(r"^(?P<prefix>.*)/s/(?P<session>[a-z0-9][a-z0-9-]{0,62})/?$")
+_URL_HINT = "it looks like https://coordinator.example/s/my-session"
+
+_BY_CODE: dict[str, type[CotrainError]] = {
+    kind.code: kind
+    for kind in (
+        ConfigError, ConflictError, DivergedError, ForbiddenError, IntegrityError, InvalidRequestError,
+        NotAuthorizedError, NotFoundError, ProtocolError, SwarmError, UnreachableError,
+    )
+}  # fmt: skip
+# For answers without a code of ours: a proxy in front of the coordinator answers 502 and 504.
+_BY_STATUS: dict[int, type[CotrainError]] = {
+    401: NotAuthorizedError, 403: ForbiddenError, 404: NotFoundError, 409: ConflictError,
+    422: InvalidRequestError, 502: UnreachableError, 503: UnreachableError, 504: UnreachableError,
+}  # fmt: skip
+
+_Answer = TypeVar("_Answer")
+
+
+class PreparingError(CotrainError):
+    """The session is not ready yet; the coordinator asked to come back after `retry_after_s`."""
+
+    code = "preparing"
+    http_status = 503
+    exit_code = 75
+
+    def __init__(self, message: str, *, retry_after_s: float):
+        super().__init__(message, hint="try again in a few minutes")
+        self.retry_after_s = retry_after_s
+
+
+def parse_session_url(url: str) -> tuple[str, str]:
+    """`https://host[:port][/prefix]/s/<session>` -> (base URL without a slash at its end, session id).
+
+    Raises ConfigError that shows the right form.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError as error:
+        raise ConfigError(f"is not an address: {error}", field="URL", hint=_URL_HINT) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError("a session's address begins with http:// or https://", field="URL", hint=_URL_HINT)
+    if parts.username or parts.password:
+        raise ConfigError("an address with a password in it is not taken", field="URL", hint=_URL_HINT)
+    match = _SESSION_PATH.match(parts.path)
+    if match is None:
+        raise ConfigError("the address names no session", field="URL", hint=_URL_HINT)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    authority = host if port is None else f"{host}:{port}"
+    return f"{parts.scheme}://{authority}{match['prefix']}", match["session"]
+
+
+def error_from_problem(status: int, problem: dict[str, Any], *, url: str) -> CotrainError:
+    """The CotrainError that a problem+json answer stands for: by its code, else by its HTTP status."""
+    kind = _BY_CODE.get(str(problem.get("code"))) or _BY_STATUS.get(status) or CotrainError
+    message = str(problem.get("detail") or problem.get("title") or f"the coordinator answered {status}")
+    return kind(
+        message, field=str(problem.get("field") or ""), hint=str(problem.get("hint") or ""),
+        details={"status": status, "url": url},
+    )  # fmt: skip
+
+
+class CoordinatorClient:
+    """One coordinator. Use it as an asynchronous context manager.
+
+    Args:
+        base_url: public URL of the coordinator, without a slash at its end.
+        on_wait: told in one line whenever a call has to wait.
+        backoff: between the tries of a first contact.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        on_wait: Callable[[str], None] = lambda line: None,
+        backoff: Backoff = FIRST_CONTACT_BACKOFF,
+    ):
+        self.base_url = base_url
+        self._on_wait = on_wait
+        self._backoff = backoff
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> CoordinatorClient:
+        self._http = aiohttp.ClientSession(headers={"Accept": "application/json"})
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._http is not None
+        await self._http.close()
+
+    async def get_session(self, session: str) -> dict[str, Any]:
+        """The session as the coordinator shows it. Raises NotFoundError, UnreachableError."""
+        return await self._first_contact(lambda: self._json("GET", self._session_url(session)))
+
+    async def register(self, session: str, request: RegisterRequest) -> RegisterAnswer:
+        """Take part in a session; waits up to 120 s while its data are being prepared.
+
+        Raises UnreachableError after 5 tries (about 10 s), ProtocolError for another protocol version, and
+        what the coordinator answers: NotFoundError, ConflictError for a session that has ended.
+        """
+        body = request.model_dump(mode="json", by_alias=True)
+        url = self._session_url(session) + "/participants"
+        answer = await self._first_contact(lambda: self._prepared(lambda: self._json("POST", url, json=body)))
+        try:
+            registered = RegisterAnswer.model_validate(answer)
+        except ValidationError as error:
+            raise _not_understood(url, error) from error
+        if registered.protocol != PROTOCOL_VERSION:
+            raise version_mismatch(registered.protocol)
+        return registered
+
+    async def leave(self, session: str, participant: str, token: str) -> None:
+        """Take no further part. Raises UnreachableError, or what the coordinator answers."""
+        url = f"{self._session_url(session)}/participants/{participant}"
+        await self._json("DELETE", url, headers=_bearer(token))
+
+    @asynccontextmanager
+    async def open_asset(self, session: str, sha256: str, *, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An asset's bytes from `offset` on: a response of status 206, or 200 with all of them."""
+        url = f"{self._session_url(session)}/assets/{sha256}"
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_TIMEOUT_S, sock_read=_STALL_TIMEOUT_S)
+        async with self._session().get(url, headers=headers, timeout=timeout) as response:
+            await _raise_for_problem(response)
+            yield response
+
+    def stream(
+        self, session: str, participant: str, token: str
+    ) -> AbstractAsyncContextManager[aiohttp.ClientWebSocketResponse]:
+        """The participant's uplink; see cotrain.protocol. Raises aiohttp.ClientError."""
+        return self._session().ws_connect(
+            f"{self._session_url(session)}/participants/{participant}/stream",
+            headers=_bearer(token), heartbeat=_HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES,
+            timeout=aiohttp.ClientWSTimeout(ws_close=_CONNECT_TIMEOUT_S),
+        )  # fmt: skip
+
+    def _session(self) -> aiohttp.ClientSession:
+        assert self._http is not None, "CoordinatorClient is used outside `async with`"
+        return self._http
+
+    def _session_url(self, session: str) -> str:
+        return f"{self.base_url}/api/v1/sessions/{session}"
+
+    async def _json(self, method: str, url: str, **options: Any) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
+        try:
+            async with self._session().request(method, url, timeout=timeout, **options) as response:
+                await _raise_for_problem(response)
+                if response.status == 204:
+                    return {}
+                answer = await response.json()
+        except (ValueError, aiohttp.ContentTypeError) as error:
+            raise _not_understood(url, error) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise UnreachableError(_reason(error), field=url) from error
+        if not isinstance(answer, dict):
+            raise _not_understood(url, TypeError("not a JSON object"))
+        return answer
+
+    async def _first_contact(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Try for about 10 s: the coordinator may just be starting, or a volunteer's line just coming up."""
+        for attempt in range(FIRST_CONTACT_TRIES):
+            try:
+                return await call()
+            except UnreachableError as error:
+                reason = error.message
+            if attempt + 1 < FIRST_CONTACT_TRIES:
+                self._on_wait(f"{self.base_url} does not answer ({reason}), trying again")
+                await asyncio.sleep(self._backoff.delay_s(attempt))
+        raise UnreachableError(
+            f"the coordinator did not answer in {FIRST_CONTACT_TRIES} tries: {reason}", field=self.base_url,
+            hint="check the address and your network, or ask the operator whether it is running",
+        )  # fmt: skip
+
+    async def _prepared(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        deadline = time.monotonic() + PREPARATION_LIMIT_S
+        while True:
+            try:
+                return await call()
+            except PreparingError as error:
+                if time.monotonic() + error.retry_after_s > deadline:
+                    raise
+                self._on_wait("waiting for the session's data")
+                await asyncio.sleep(error.retry_after_s)
+
+
+def version_mismatch(theirs: int) -> ProtocolError:
+    """The error for another protocol version, with the command that upgrades the older side."""
+    older = "here" if theirs > PROTOCOL_VERSION else "on the coordinator"
+    return ProtocolError(
+        f"the coordinator speaks protocol {theirs}, this node {PROTOCOL_VERSION}",
+        hint=f"run {older}: pip install --upgrade cotrain",
+    )
+
+
+async def _raise_for_problem(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    problem = await _read_problem(response)
+    error = error_from_problem(response.status, problem, url=str(response.url))
+    retry_after = response.headers.get("Retry-After", "")
+    if response.status == 503 and retry_after.isdecimal():
+        raise PreparingError(error.message, retry_after_s=max(0.1, min(60.0, float(retry_after))))
+    raise error
+
+
+async def _read_problem(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The problem+json of an answer; empty if it has another form (a proxy's page)."""
+    if "json" not in response.content_type:
+        return {}
+    raw = await response.content.read(_ERROR_BODY_BYTES)
+    try:
+        problem = json.loads(raw)
+    except ValueError:
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _not_understood(url: str, error: Exception) -> ProtocolError:
+    return ProtocolError(
+        f"the answer is not what a coordinator sends ({type(error).__name__})", field=url,
+        hint="check the address; if it is right, upgrade with: pip install --upgrade cotrain",
+    )  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
+    return cause or str(error) or type(error).__name__
+
+
+def _bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}

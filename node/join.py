@@ -1,0 +1,284 @@
+"""The agent behind `cotrain node join`: registers, fetches what the run needs, trains, streams, leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cotrain.errors import CotrainError, ProtocolError
+from cotrain.paths import STATUS_FILE, SharedPaths
+from cotrain.peer_key import load_or_create_peer_key
+from cotrain.protocol import RegisterAnswer, RegisterRequest
+from cotrain.status import Control, Status, WishName, read_status
+from cotrain.watch import StatusWatcher, accept
+from node.client import CoordinatorClient, parse_session_url
+from node.display import Display, summary_line
+from node.hardware import detect_hardware, physical_cores
+from node.job import Job, write_job
+from node.lock import agent_lock
+from node.prepare import fetch_assets, write_config
+from node.spool_file import SpoolFile
+from node.supervisor import Supervisor, worker_command
+from node.uplink import Uplink
+from node.wishes import Wishes
+
+PEER_KEY = "peer.key"
+JOB_FILE = "job.json"
+_DRAIN_S = 15.0
+_LEAVE_DRAIN_S = 5.0
+_LEAVE_CALL_S = 5.0
+_LEAVE_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class JoinOptions:
+    """What a volunteer says on the command line."""
+
+    url: str
+    name: str = ""
+    host: str = "127.0.0.1"
+    threads: int | None = None
+    """Arithmetic threads of the training process; None: the physical cores."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an agent keeps its things."""
+
+    home: Path
+    shared: SharedPaths
+
+
+async def join(
+    options: JoinOptions,
+    place: Place,
+    display: Display,
+    *,
+    command: Callable[[Path], list[str]] = worker_command,
+) -> int:
+    """Take part in a session until it ends or the volunteer leaves; returns the exit code of the process.
+
+    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C.
+    Args:
+        command: job file -> command line of the training process.
+    Raises CotrainError for whatever ends the run otherwise.
+    """
+    base_url, session = parse_session_url(options.url)
+    peer_id = load_or_create_peer_key(place.home / PEER_KEY)
+    place.shared.create()
+    run_dir = place.shared.run_dir(session, peer_id)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    async with CoordinatorClient(base_url, on_wait=display.notice) as client:
+        agent = Agent(options, place, display, client, session, peer_id, run_dir, command)
+        # Signals first: from the moment the lock names this process, the commands may send it one.
+        with agent.signals(), agent_lock(place.home, session=session, run_dir=run_dir):
+            return await agent.run()
+
+
+class Agent:
+    """One volunteer's part in one session."""
+
+    def __init__(
+        self,
+        options: JoinOptions,
+        place: Place,
+        display: Display,
+        client: CoordinatorClient,
+        session: str,
+        peer_id: str,
+        run_dir: Path,
+        command: Callable[[Path], list[str]],
+    ):
+        self._options = options
+        self._place = place
+        self._display = display
+        self._client = client
+        self._session = session
+        self._peer_id = peer_id
+        self._run_dir = run_dir
+        self._command = command
+        self._status: Status | None = None
+        self._left_by: signal.Signals | None = None
+        self._work: asyncio.Future[None] | None = None
+        self._wishes: Wishes | None = None
+        self._supervisor: Supervisor | None = None
+
+    async def run(self) -> int:
+        """See `join`. It must run within `signals`."""
+        self._work = asyncio.ensure_future(self._take_part())
+        try:
+            await self._work
+        except asyncio.CancelledError:
+            if self._left_by is None:
+                raise
+        self._display.notice(summary_line(self._status))
+        return 130 if self._left_by is signal.SIGINT else 0
+
+    # -------------------------------------------------------------------------------------------- stages
+    async def _take_part(self) -> None:
+        self._display.notice(f"joining session {self._session} as peer {self._peer_id}")
+        answer = await self._register()
+        job = Job(
+            session=self._session,
+            peer_id=self._peer_id,
+            name=self._options.name,
+            identity_path=self._place.home / PEER_KEY,
+            config_path=write_config(answer, self._place.shared),
+            shared=self._place.shared.root,
+            run_dir=self._run_dir,
+            initial_peers=answer.initial_peers,
+            dataset_path=await fetch_assets(answer, self._place.shared, self._client, self._display.notice),
+            host=self._options.host,
+        )
+        write_job(self._run_dir / JOB_FILE, job)
+        await self._train(answer)
+
+    async def _register(self) -> RegisterAnswer:
+        hardware = await asyncio.to_thread(detect_hardware)
+        request = RegisterRequest(peer_id=self._peer_id, name=self._options.name, hardware=hardware)
+        answer = await self._client.register(self._session, request)
+        if answer.session != self._session:
+            raise ProtocolError(f"asked for session {self._session!r}, the coordinator gave {answer.session!r}")
+        return answer
+
+    async def _train(self, answer: RegisterAnswer) -> None:
+        spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
+        self._adopt_last_snapshot(spool)
+        supervisor = Supervisor(
+            self._command(self._run_dir / JOB_FILE), self._run_dir,
+            threads=self._options.threads or physical_cores(),
+        )  # fmt: skip
+        self._supervisor = supervisor
+        self._wishes = Wishes(self._run_dir, on_change=self._on_change)
+        uplink = Uplink(
+            self._client, self._session, (answer.participant, answer.token), spool,
+            on_wish=self._on_remote_wish, reauthorize=self._reauthorize,
+        )  # fmt: skip
+        try:
+            await run_beside(
+                self._train_and_deliver(supervisor, spool),
+                [spool.flush_forever(), uplink.run(), self._follow(spool)],
+            )
+        finally:
+            spool.close()
+        if self._left_by is not None:
+            await self._say_leave(*uplink.credentials)
+
+    def _adopt_last_snapshot(self, spool: SpoolFile) -> None:
+        """Queue what a killed agent may not have got to queue, and clear the folder for the new run."""
+        path = self._run_dir / STATUS_FILE
+        try:
+            spool.add_status(read_status(path))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self._display.notice(f"the last run's snapshot is left out: {error}")
+        path.unlink()
+
+    async def _train_and_deliver(self, supervisor: Supervisor, spool: SpoolFile) -> None:
+        failure: CotrainError | None = None
+        try:
+            await supervisor.run()
+        except CotrainError as error:
+            failure = error
+        self._take_final_snapshot(spool)
+        run = self._status.run if self._status else f"agent-{uuid.uuid4().hex[:16]}"
+        spool.add_goodbye(run, failure.message if failure else "left" if self._left_by else "finished")
+        try:
+            await asyncio.wait_for(spool.wait_empty(), _LEAVE_DRAIN_S if self._left_by else _DRAIN_S)
+        except TimeoutError:
+            self._display.notice(f"{len(spool)} events are not delivered yet; the next join of this session sends them")
+        if failure is not None:
+            raise failure
+
+    async def _follow(self, spool: SpoolFile) -> None:
+        async for change in StatusWatcher(self._run_dir).changes():
+            if not change.stale:
+                self._take(change.status, spool)
+
+    def _take(self, status: Status, spool: SpoolFile) -> None:
+        if accept(self._status, status):
+            self._status = status
+            spool.add_status(status)
+            self._display.show(status)
+
+    def _take_final_snapshot(self, spool: SpoolFile) -> None:
+        """The watcher is a few milliseconds behind: what the process wrote last is read here."""
+        try:
+            self._take(read_status(self._run_dir / STATUS_FILE), spool)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            self._display.notice(f"the last snapshot cannot be read: {error}")
+
+    async def _say_leave(self, participant: str, token: str) -> None:
+        try:
+            await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
+        except (CotrainError, TimeoutError) as error:
+            self._display.notice(f"the coordinator could not be told that this node left: {error}")
+
+    # -------------------------------------------------------------------------------------------- wishes
+    async def _reauthorize(self) -> tuple[str, str]:
+        answer = await self._register()
+        return answer.participant, answer.token
+
+    def _on_remote_wish(self, wish: WishName, reason: str) -> None:
+        assert self._wishes is not None
+        self._wishes.set_remote(Control(wish=wish, reason=reason))
+
+    def _on_change(self, control: Control) -> None:
+        assert self._supervisor is not None
+        self._supervisor.wish_stop(control.wish in ("stop", "cancel"))
+        reason = f": {control.reason}" if control.reason else ""
+        self._display.notice(f"wish: {control.wish}{reason}")
+
+    def _on_local_wish(self) -> None:
+        if self._wishes is not None:
+            self._wishes.read_local()
+
+    def _on_leave(self, number: signal.Signals) -> None:
+        """First: finish the step, say goodbye. Second, or with no training to finish: end at once."""
+        assert self._work is not None
+        asked_before = self._left_by is not None
+        self._left_by = self._left_by or number
+        if self._wishes is None or self._supervisor is None or asked_before:
+            if self._supervisor is not None:
+                self._supervisor.end_grace_s = 0.0
+            self._work.cancel()
+            return
+        self._display.notice("leaving after the present step; once more ends at once")
+        self._wishes.set_local(Control(wish="stop", reason="the volunteer leaves"))
+        asyncio.get_running_loop().call_later(_LEAVE_LIMIT_S, self._work.cancel)
+
+    @contextmanager
+    def signals(self) -> Iterator[None]:
+        """While entered: SIGINT and SIGTERM leave, SIGUSR1 reads the volunteer's wish."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_leave, number)
+        loop.add_signal_handler(signal.SIGUSR1, self._on_local_wish)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                loop.remove_signal_handler(number)
+
+
+async def run_beside(main: Coroutine[Any, Any, None], background: list[Coroutine[Any, Any, None]]) -> None:
+    """Run `main` to its end with `background` beside it; the first exception of any ends all."""
+    leading = asyncio.ensure_future(main)
+    tasks = [leading, *(asyncio.ensure_future(coroutine) for coroutine in background)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,76 @@
+"""A small program that speaks the checkpointer's side of the protocol, and trains nothing.
+
+A session whose name says `broken` fails. For any other one, a file `<shared>/reached-<session>` makes it
+report that the goal is reached. Each command is written to `<shared>/commands.jsonl`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import select
+import sys
+import tomllib
+from pathlib import Path
+
+from coordinator.checkpointer_messages import COMMAND, Failed, Finish, Follow, Following, Ready, Saved
+from cotrain.process import bind_to_parent
+from cotrain.protocol import Asset
+
+CONTENT = b"0123456789" * 100
+
+
+def main() -> None:
+    bind_to_parent()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shared", type=Path, required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    shared: Path = arguments.shared
+    (shared / "double.pid").write_text(str(os.getpid()))
+    say(
+        Ready(
+            peer_id="12D3KooWDouble",
+            addresses=[f"/ip4/{arguments.host}/tcp/{arguments.port}/p2p/12D3KooWDouble"],
+        )
+    )
+    followed: set[str] = set()
+    while True:
+        if select.select([sys.stdin], [], [], 0.02)[0]:
+            line = sys.stdin.readline()
+            if not line:
+                return
+            obey(shared, line, followed)
+        for session in sorted(followed):
+            if (shared / f"reached-{session}").exists():
+                followed.discard(session)
+                say(Saved(session=session, path=str(shared / "models" / "final" / session)))
+
+
+def obey(shared: Path, line: str, followed: set[str]) -> None:
+    command = COMMAND.validate_json(line)
+    with (shared / "commands.jsonl").open("a") as file:
+        file.write(line)
+    if isinstance(command, Follow):
+        if "broken" in tomllib.loads(Path(command.config_path).read_text())["session"]["name"]:
+            say(Failed(session=command.session, message="the data cannot be read", hint="check data_path"))
+            return
+        followed.add(command.session)
+        (shared / "data.bin").write_bytes(CONTENT)
+        asset = Asset(name="data.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size_bytes=len(CONTENT))
+        say(Following(session=command.session, assets=[asset], asset_folder=str(shared)))
+    else:
+        followed.discard(command.session)
+        if isinstance(command, Finish):
+            say(Saved(session=command.session, path=str(shared / "models" / "final" / command.session)))
+
+
+def say(report: Ready | Following | Saved | Failed) -> None:
+    print(json.dumps(report.model_dump(by_alias=True)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

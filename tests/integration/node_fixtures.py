@@ -1,0 +1,300 @@
+"""A small real coordinator that speaks cotrain.protocol, and helpers for the node's tests."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from aiohttp import WSMsgType, web
+
+from cotrain.config import RunConfig, SessionSection, dump_config
+from cotrain.protocol import (
+    UPLINK_MESSAGE,
+    Ack,
+    Asset,
+    Goodbye,
+    Hello,
+    RegisterAnswer,
+    RegisterRequest,
+    StatusMessage,
+    Welcome,
+    WishMessage,
+)
+from cotrain.status import Record, Status, now
+
+SESSION = "small-session"
+PEER = "12D3KooWSmaLLpeer"
+WORKER = Path(__file__).with_name("node_small_worker.py")
+AGENT = Path(__file__).with_name("node_small_agent.py")
+
+
+async def until(condition: Callable[[], Any], *, limit_s: float = 15.0, what: str = "the condition") -> None:
+    """Wait until `condition()` holds; fails the test after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true within {limit_s} s"
+        await asyncio.sleep(0.02)
+
+
+def make_asset(name: str, content: bytes) -> Asset:
+    return Asset(name=name, sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+
+def make_status(sequence: int, *, run: str = "run-1", records: list[int] | None = None, **more: Any) -> Status:
+    """A snapshot whose records have the given numbers."""
+    logged = [Record(number=n, time=float(n), kind="log", message=f"record {n}") for n in records or []]
+    facts: dict[str, Any] = {"status": "training", "phase": "training", **more}
+    return Status(session=SESSION, peer=PEER, run=run, sequence=sequence, updated_at=now(), records=logged, **facts)
+
+
+class SmallCoordinator:
+    """Registers everybody, serves assets with ranges, stores what comes up the uplinks once and in order."""
+
+    def __init__(self, assets: dict[str, bytes] | None = None):
+        content = {"train.npy": b"tokens " * 1000} if assets is None else assets
+        self.assets = [make_asset(name, data) for name, data in content.items()]
+        self.content = {asset.sha256: content[asset.name] for asset in self.assets}
+        self.wish = "run"
+        self.preparing = 0
+        """How many registrations are answered with 503 first."""
+        self.cut_after_bytes: list[int] = []
+        """For each of the next downloads: after how many bytes the connection is cut."""
+        self.corrupt_downloads = 0
+        self.lose_acks = 0
+        """How many messages are stored, with the socket cut before they are acknowledged."""
+        self.requests: list[str] = []
+        self.ranges: list[str] = []
+        self.tokens: list[str] = []
+        self.left: list[str] = []
+        self.stored: list[StatusMessage | Goodbye] = []
+        self.received = 0
+        self.port = 0
+        self._sockets: set[web.WebSocketResponse] = set()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def session_url(self) -> str:
+        return f"{self.url}/s/{SESSION}"
+
+    async def start(self) -> None:
+        """Listen on a free port, or again on the one it had."""
+        app = web.Application()
+        base = "/api/v1/sessions/{session}"
+        app.add_routes(
+            [
+                web.get(base, self._session),
+                web.post(base + "/participants", self._register),
+                web.delete(base + "/participants/{participant}", self._leave),
+                web.get(base + "/participants/{participant}/stream", self._stream),
+                web.get(base + "/assets/{sha256}", self._asset),
+            ]
+        )
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Cut everything and listen no more."""
+        for socket in list(self._sockets):
+            await socket.close()
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    async def send_wish(self, wish: str) -> None:
+        self.wish = wish
+        for socket in self._sockets:
+            await socket.send_str(WishMessage.model_validate({"wish": wish}).model_dump_json(by_alias=True))
+
+    @property
+    def is_connected(self) -> bool:
+        return bool(self._sockets)
+
+    def acknowledged(self) -> dict[str, int]:
+        highest: dict[str, int] = {}
+        for message in self.stored:
+            highest[message.run] = max(message.seq, highest.get(message.run, 0))
+        return highest
+
+    def record_numbers(self) -> set[int]:
+        return {r.number for m in self.stored if isinstance(m, StatusMessage) for r in m.status.records}
+
+    def final_states(self) -> list[str]:
+        return [m.status.status for m in self.stored if isinstance(m, StatusMessage)][-1:]
+
+    # ------------------------------------------------------------------------------------ handlers
+    async def _session(self, request: web.Request) -> web.Response:
+        self.requests.append("session")
+        if request.match_info["session"] != SESSION:
+            return problem(404, "not-found", "no such session", hint="ask for its address")
+        return web.json_response({"id": SESSION, "status": "training"})
+
+    async def _register(self, request: web.Request) -> web.Response:
+        self.requests.append("register")
+        if request.match_info["session"] != SESSION:
+            return problem(404, "not-found", "no such session", hint="ask for its address")
+        if self.preparing:
+            self.preparing -= 1
+            return problem(503, "unreachable", "data are being prepared", headers={"Retry-After": "0"})
+        peer = RegisterRequest.model_validate(await request.json())
+        assert peer.hardware.cpu_count >= 0
+        self.tokens.append(f"token-{len(self.tokens)}")
+        answer = RegisterAnswer(
+            participant="p1", token=self.tokens[-1], session=SESSION, initial_peers=[],
+            config=dump_config(RunConfig(session=SessionSection(id=SESSION))), assets=self.assets,
+        )  # fmt: skip
+        return web.json_response(answer.model_dump(by_alias=True), status=201)
+
+    async def _leave(self, request: web.Request) -> web.Response:
+        if not self._is_authorized(request):
+            return problem(401, "not-authorized", "unknown token")
+        self.left.append(request.match_info["participant"])
+        return web.Response(status=204)
+
+    def _is_authorized(self, request: web.Request) -> bool:
+        return bool(self.tokens) and request.headers.get("Authorization") == f"Bearer {self.tokens[-1]}"
+
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append("asset")
+        content = self.content[request.match_info["sha256"]]
+        self.ranges.append(request.headers.get("Range", ""))
+        start = request.http_range.start or 0
+        body = content[start:]
+        if self.corrupt_downloads:
+            self.corrupt_downloads -= 1
+            body = bytes(len(body))
+        response = web.StreamResponse(status=206 if start else 200)
+        if start:
+            response.headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        response.content_length = len(body)
+        await response.prepare(request)
+        if self.cut_after_bytes:
+            await response.write(body[: self.cut_after_bytes.pop(0)])
+            assert request.transport is not None
+            request.transport.close()
+            return response
+        await response.write(body)
+        return response
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if not self._is_authorized(request):
+            return problem(401, "not-authorized", "unknown token")
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        self._sockets.add(socket)
+        try:
+            await self._converse(socket)
+        finally:
+            self._sockets.discard(socket)
+        return socket
+
+    async def _converse(self, socket: web.WebSocketResponse) -> None:
+        async for raw in socket:
+            assert raw.type is WSMsgType.TEXT
+            message = UPLINK_MESSAGE.validate_json(raw.data)
+            if isinstance(message, Hello):
+                welcome = Welcome.model_validate({"acknowledged": self.acknowledged(), "wish": self.wish})
+                await socket.send_str(welcome.model_dump_json(by_alias=True))
+                continue
+            self.received += 1
+            if message.seq > self.acknowledged().get(message.run, 0):
+                self.stored.append(message)
+            if self.lose_acks:
+                self.lose_acks -= 1
+                return
+            ack = Ack(run=message.run, seq=self.acknowledged()[message.run])
+            await socket.send_str(ack.model_dump_json(by_alias=True))
+
+
+def problem(
+    status: int, code: str, detail: str, *, hint: str = "", headers: dict[str, str] | None = None
+) -> web.Response:
+    body = {
+        "type": "about:blank",
+        "title": code,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "hint": hint,
+    }
+    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+@asynccontextmanager
+async def running_coordinator(assets: dict[str, bytes] | None = None) -> AsyncIterator[SmallCoordinator]:
+    coordinator = SmallCoordinator(assets)
+    await coordinator.start()
+    try:
+        yield coordinator
+    finally:
+        await coordinator.stop()
+
+
+def worker_argv(mode: str, job: Path) -> list[str]:
+    return [sys.executable, str(WORKER), "--job", str(job), "--mode", mode]
+
+
+class AgentProcess:
+    """An agent in a process of its own, with the small worker; ended by pid."""
+
+    def __init__(self, folder: Path, url: str, mode: str, *, home: str = "home"):
+        self.home = folder / home
+        self.shared = folder / "shared"
+        self._url = url
+        self._mode = mode
+        self.process: asyncio.subprocess.Process | None = None
+        self.output = b""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "COTRAIN_HOME": str(self.home), "COTRAIN_SHARED": str(self.shared)}
+
+    async def __aenter__(self) -> AgentProcess:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, str(AGENT), self._url, self._mode, env=self.environment,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *details: object) -> None:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    @property
+    def run_dirs(self) -> list[Path]:
+        return list((self.shared / "logs" / "training" / SESSION).glob("*"))
+
+    def worker_pid(self) -> int | None:
+        """The worker that has written a snapshot and still lives."""
+        for path in (self.shared / "logs" / "training" / SESSION).glob("*/worker.pid"):
+            pid = int(path.read_text() or 0)
+            if pid and psutil.pid_exists(pid):
+                return pid
+        return None
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def wait(self, *, limit_s: float = 30.0) -> int:
+        """The exit code; what it printed is in `output`."""
+        assert self.process is not None
+        self.output, _ = await asyncio.wait_for(self.process.communicate(), limit_s)
+        assert self.process.returncode is not None
+        return self.process.returncode

@@ -1,0 +1,28 @@
+"""The real agent with the small worker, as a process: `node_small_agent.py URL MODE`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from cotrain.errors import CotrainError
+from cotrain.paths import SharedPaths, home_dir
+from node.display import PlainDisplay
+from node.join import JoinOptions, Place, join
+from tests.integration.node_fixtures import worker_argv
+
+
+def main() -> int:
+    url, mode = sys.argv[1:]
+    place = Place(home_dir(), SharedPaths.from_env())
+    options = JoinOptions(url=url, threads=1)
+    display = PlainDisplay(sys.stdout)
+    try:
+        return asyncio.run(join(options, place, display, command=lambda job: worker_argv(mode, job)))
+    except CotrainError as error:
+        print(f"error: {error}")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

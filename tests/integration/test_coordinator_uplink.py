@@ -1,0 +1,170 @@
+"""A participant's uplink: what is acknowledged is stored, once, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType
+
+from cotrain.protocol import MAX_MESSAGE_BYTES
+from tests.integration.coordinator_fixtures import (
+    LIMIT_S,
+    Client,
+    client,
+    commands,
+    get_json,
+    post_json,
+    receive,
+    register,
+    state_of,
+    status_message,
+    status_of,
+    until,
+    until_state,
+    uplink,
+    waiting_session,
+    welcomed,
+)
+
+__all__ = ["client"]
+
+SESSIONS = "/api/v1/sessions"
+
+
+async def participant_of(client: Client, session: str) -> dict[str, object]:
+    return dict((await get_json(client, f"{SESSIONS}/{session}/participants"))["items"][0])
+
+
+async def test_a_status_is_applied_once_and_makes_the_session_train(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    assert (await participant_of(client, session))["state"] == "offline"
+    async with uplink(client, answer) as socket:
+        assert (await welcomed(socket))["acknowledged"] == {}
+        assert (await participant_of(client, session))["state"] == "joining"
+        for _ in range(2):
+            await socket.send_str(status_message(session, 1, records=3))
+            assert (await receive(socket, "ack"))["seq"] == 1
+        assert await state_of(client, session) == "training"
+        participant = await participant_of(client, session)
+        assert (participant["state"], participant["step"], participant["loss"]) == ("online", 10, 2.5)
+        progress = await get_json(client, f"{SESSIONS}/{session}/progress")
+        assert (progress["peers"], progress["loss"], progress["tokensPerSecond"]) == (1, 2.5, 100.0)
+    logs = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
+    assert [entry["number"] for entry in logs] == [3, 2, 1]
+
+
+async def test_a_new_connection_resumes_where_the_old_one_was(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    async with uplink(client, answer) as socket:
+        await welcomed(socket)
+        for seq in range(1, 6):
+            await socket.send_str(status_message(session, seq, records=seq))
+        while (await receive(socket, "ack"))["seq"] < 5:
+            pass
+    async with uplink(client, answer) as socket:
+        assert (await welcomed(socket))["acknowledged"] == {"run-1": 5}
+        for seq in (4, 5, 6):  # two of them are old news
+            await socket.send_str(status_message(session, seq, records=seq))
+        while (await receive(socket, "ack"))["seq"] < 6:
+            pass
+    logs = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
+    assert [entry["number"] for entry in logs] == [6, 5, 4, 3, 2, 1]
+
+    async def offline() -> bool:
+        return (await participant_of(client, session))["state"] == "offline"
+
+    await until(offline)
+
+
+async def test_a_newer_connection_takes_over(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    async with uplink(client, answer) as old, uplink(client, answer) as new:
+        await welcomed(old)
+        await welcomed(new)
+        assert (await old.receive(timeout=LIMIT_S)).type is WSMsgType.CLOSE
+        assert (await get_json(client, f"{SESSIONS}/{session}"))["peers"] == 1
+
+
+@pytest.mark.parametrize("token", ["", "Bearer wrong", "Basic abc"])
+async def test_without_the_token_there_is_no_upgrade(client: Client, token: str) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    path = f"{SESSIONS}/{session}/participants/{answer['participant']}/stream"
+    with pytest.raises(aiohttp.WSServerHandshakeError) as raised:
+        await client.ws_connect(path, headers={"Authorization": token})
+    assert raised.value.status == 401
+
+
+async def test_three_bad_messages_end_the_uplink(client: Client) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        foreign = status_of(session, "12D3KooWSomebodyElse").model_dump_json(by_alias=True)
+        nan = json.loads(status_message(session, 1))
+        nan["status"]["loss"] = float("nan")
+        bad = ["{", json.dumps(nan), f'{{"type":"status","run":"run-1","seq":1,"status":{foreign}}}']
+        for text in bad:
+            await socket.send_str(text)
+            assert (await receive(socket, "error"))["code"] == "protocol"
+        closed = await socket.receive(timeout=LIMIT_S)
+        assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1008)
+    assert await state_of(client, session) == "waiting"
+
+
+async def test_a_status_before_hello_is_refused(client: Client) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await socket.send_str(status_message(session, 1))
+        assert "hello" in (await receive(socket, "error"))["message"]
+
+
+async def test_a_message_that_is_too_large_ends_the_uplink(client: Client) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        await socket.send_str("x" * (MAX_MESSAGE_BYTES + 1))
+        closed = await socket.receive(timeout=LIMIT_S)
+        assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1009)
+
+
+async def test_wishes_reach_those_who_are_here_and_those_who_come_later(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    async with uplink(client, answer) as socket:
+        assert (await welcomed(socket))["wish"] == "run"
+        for action, wish in (("pause", "pause"), ("resume", "run"), ("pause", "pause")):
+            await post_json(client, f"{SESSIONS}/{session}/{action}")
+            assert (await receive(socket, "wish"))["wish"] == wish
+    async with uplink(client, answer) as socket:
+        assert (await welcomed(socket))["wish"] == "pause"
+
+
+async def test_a_stopping_session_waits_for_its_participants(client: Client, tmp_path: Path) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        await socket.send_str(status_message(session, 1))
+        await receive(socket, "ack")
+        await post_json(client, f"{SESSIONS}/{session}/stop")
+        assert (await receive(socket, "wish"))["wish"] == "stop"
+        assert ("finish", session) not in commands(tmp_path)
+        await socket.send_str(status_message(session, 2, status="stopped", phase="done"))
+        await until_state(client, session, "stopped")
+    assert commands(tmp_path).count(("finish", session)) == 1
+
+
+async def test_leaving_closes_the_uplink(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    async with uplink(client, answer) as socket:
+        await welcomed(socket)
+        path = f"{SESSIONS}/{session}/participants/{answer['participant']}"
+        async with client.delete(path, headers={"Authorization": f"Bearer {answer['token']}"}) as response:
+            assert response.status == 204
+        assert (await socket.receive(timeout=LIMIT_S)).type is WSMsgType.CLOSE

@@ -1,0 +1,100 @@
+"""The supervisor with real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cotrain.errors import ConfigError
+from cotrain.paths import CONTROL_FILE, STATUS_FILE
+from cotrain.status import Control, read_status, write_control
+from node.backoff import Backoff
+from node.job import Job, write_job
+from node.supervisor import CrashLoopError, Supervisor
+from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
+
+QUICK = Backoff(first_s=0.02, most_s=0.05)
+
+
+def make_supervisor(folder: Path, mode: str, *, backoff: Backoff = QUICK) -> Supervisor:
+    for name in ("train.npy", "session.toml"):
+        (folder / name).touch()
+    job = Job(
+        session=SESSION, peer_id=PEER, identity_path=folder / "peer.key", config_path=folder / "session.toml",
+        shared=folder, run_dir=folder, initial_peers=[], dataset_path=folder / "train.npy",
+    )  # fmt: skip
+    write_job(folder / "job.json", job)
+    return Supervisor(worker_argv(mode, folder / "job.json"), folder, threads=1, backoff=backoff)
+
+
+@asynccontextmanager
+async def running(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(supervisor.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def worker_pid(folder: Path) -> int:
+    """The pid of the worker that has written a snapshot, 0 if there is none yet."""
+    path = folder / "worker.pid"
+    return int(path.read_text()) if path.exists() and (folder / STATUS_FILE).exists() else 0
+
+
+async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
+    async with running(make_supervisor(tmp_path, "endless")) as task:
+        await until(lambda: worker_pid(tmp_path), what="the first worker")
+        first, run = worker_pid(tmp_path), read_status(tmp_path / STATUS_FILE).run
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: read_status(tmp_path / STATUS_FILE).run != run, what="the second worker")
+        assert worker_pid(tmp_path) != first
+        write_control(tmp_path / CONTROL_FILE, Control(wish="stop"))
+        await asyncio.wait_for(task, 10)
+    assert read_status(tmp_path / STATUS_FILE).status == "stopped"
+
+
+async def test_crash_loop_ends_with_the_reason(tmp_path: Path) -> None:
+    supervisor = make_supervisor(tmp_path, "crash")
+    with pytest.raises(CrashLoopError, match=r"5 times within 120 s: RuntimeError: the disk caught fire") as caught:
+        await asyncio.wait_for(supervisor.run(), 30)
+    assert str(supervisor.log_path) in caught.value.hint
+    assert supervisor.log_path.read_text().count("starting\n") == 5
+
+
+async def test_final_failure_is_not_restarted_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="batch_size does not fit into memory"):
+        await asyncio.wait_for(make_supervisor(tmp_path, "bad-config").run(), 10)
+
+
+async def test_cancelling_ends_the_worker(tmp_path: Path) -> None:
+    async with running(make_supervisor(tmp_path, "endless")):
+        await until(lambda: worker_pid(tmp_path), what="the worker")
+    assert not psutil.pid_exists(worker_pid(tmp_path))
+
+
+async def test_stop_wish_cuts_the_wait_for_a_restart_short(tmp_path: Path) -> None:
+    supervisor = make_supervisor(tmp_path, "endless", backoff=Backoff(first_s=60, most_s=60))
+    async with running(supervisor) as task:
+        await until(lambda: worker_pid(tmp_path), what="the worker")
+        pid = worker_pid(tmp_path)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: not psutil.pid_exists(pid), what="the worker's end")
+        supervisor.wish_stop(True)
+        await asyncio.wait_for(task, 5)
+
+
+async def test_worker_gets_its_number_of_threads(tmp_path: Path) -> None:
+    async with running(make_supervisor(tmp_path, "endless")):
+        await until(lambda: worker_pid(tmp_path), what="the worker")
+        process = psutil.Process(worker_pid(tmp_path))
+        assert process.environ()["OMP_NUM_THREADS"] == "1"
+        assert os.getpgid(process.pid) == process.pid

@@ -1,0 +1,36 @@
+"""The web page keeps its own rules: no markup from data, no other host, no element that is not there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from coordinator.api.pages import STATIC
+
+SCRIPTS = sorted(STATIC.glob("*.js"))
+
+
+def test_every_element_that_the_script_uses_is_on_the_page() -> None:
+    used = set(re.findall(r'byId\("([^"]+)"\)', (STATIC / "app.js").read_text()))
+    present = set(re.findall(r'\bid="([^"]+)"', (STATIC / "index.html").read_text()))
+    assert used
+    assert used <= present
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_data_never_becomes_markup(script: object) -> None:
+    text = (STATIC / str(script)).read_text()
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function", text)
+
+
+@pytest.mark.parametrize("path", sorted(STATIC.iterdir()), ids=lambda path: path.name)
+def test_nothing_comes_from_another_host(path: object) -> None:
+    text = (STATIC / str(path)).read_text().replace("http://www.w3.org/2000/svg", "")
+    assert not re.search(r"https?://", text)
+
+
+def test_the_page_has_neither_inline_scripts_nor_inline_styles() -> None:
+    page = (STATIC / "index.html").read_text()
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL) == [""]
+    assert not re.search(r"<style|\sstyle=|\son\w+=", page)

@@ -1,0 +1,293 @@
+"""The node's pure parts: addresses, back-off, exit codes, wishes, display, lock."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cotrain.errors import (
+    ConfigError,
+    ConflictError,
+    CotrainError,
+    InvalidRequestError,
+    NotFoundError,
+    UnreachableError,
+)
+from cotrain.paths import CONTROL_FILE
+from cotrain.status import Control, Status, WishName, read_control, write_control
+from node.backoff import Backoff
+from node.client import error_from_problem, parse_session_url, version_mismatch
+from node.display import (
+    JsonDisplay,
+    LiveDisplay,
+    PlainDisplay,
+    format_bytes,
+    format_seconds,
+    live_rows,
+    plain_line,
+    remaining_s,
+    sparkline,
+    summary_line,
+)
+from node.hardware import detect_hardware, parse_cpu_model
+from node.job import Job, read_job, write_job
+from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
+from node.supervisor import final_error, judge_exit, recent_exits
+from node.wishes import LOCAL_WISH_FILE, Wishes, stronger
+
+
+def snapshot(**more: object) -> Status:
+    facts = {
+        "session": "s", "peer": "p", "run": "r", "sequence": 1, "updatedAt": 0.0, "status": "training",
+        "phase": "training", "loss": 2.5, "round": 3, "processRate": 12.5, "tokensPerSecond": 1234.5,
+        "peers": 4, "bytesSent": 1_500_000, "bytesReceived": 999,
+    }  # fmt: skip
+    return Status.model_validate(facts | more)
+
+
+# ---------------------------------------------------------------------------------------------- client
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://host.example/s/abc", ("https://host.example", "abc")),
+        ("http://127.0.0.1:8000/s/a-1/", ("http://127.0.0.1:8000", "a-1")),
+        (" http://[::1]:80/s/x ", ("http://[::1]:80", "x")),
+        ("https://host/under/here/s/x?from=mail", ("https://host/under/here", "x")),
+    ],
+)
+def test_session_url_is_parsed(url: str, expected: tuple[str, str]) -> None:
+    assert parse_session_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "abc", "ftp://host/s/x", "http://host", "http://host/s/", "http://host/s/UPPER", "http:///s/x",
+     "http://host:port/s/x", "http://u:p@host/s/x", "http://[::1/s/x", "http://host/s/x/y"],
+)  # fmt: skip
+def test_wrong_session_url_shows_the_right_form(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_session_url(url)
+    assert "/s/my-session" in caught.value.hint
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_session_url_or_a_config_error(url: str) -> None:
+    try:
+        base, session = parse_session_url(url)
+    except ConfigError:
+        return
+    assert base.startswith("http")
+    assert session
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "kind"),
+    [
+        (409, {"code": "conflict", "detail": "over"}, ConflictError),
+        (422, {"code": "invalid-request", "detail": "bad"}, InvalidRequestError),
+        (404, {}, NotFoundError),
+        (502, {}, UnreachableError),
+        (500, {"code": "something new"}, CotrainError),
+    ],
+)
+def test_problem_maps_to_an_error(status: int, problem: dict[str, str], kind: type[CotrainError]) -> None:
+    error = error_from_problem(status, problem, url="http://x")
+    assert type(error) is kind
+    assert error.message == problem.get("detail", f"the coordinator answered {status}")
+
+
+def test_version_mismatch_names_the_older_side() -> None:
+    assert "run here: pip install --upgrade" in version_mismatch(99).hint
+    assert "on the coordinator" in version_mismatch(0).hint
+
+
+# ---------------------------------------------------------------------------------------------- back-off
+@given(st.integers(0, 10_000))
+def test_backoff_rises_to_its_bound(attempt: int) -> None:
+    backoff = Backoff(first_s=0.5, most_s=30.0, jitter=0.25)
+    low, high = backoff.bounds_s(attempt)
+    assert 0 < low <= backoff.delay_s(attempt) <= high <= 30.0 * 1.25
+    assert backoff.bounds_s(attempt + 1)[0] >= low
+
+
+# ---------------------------------------------------------------------------------------------- supervisor
+@pytest.mark.parametrize("code", [2, 65, 76, 78])
+def test_final_failures_are_not_restarted(code: int) -> None:
+    assert judge_exit(code, is_stop_wished=False) == "failed"
+    assert judge_exit(code, is_stop_wished=True) == "failed"
+
+
+@given(st.integers(-64, 255))
+def test_every_exit_has_one_verdict(code: int) -> None:
+    if code in (2, 65, 76, 78):
+        return
+    assert judge_exit(code, is_stop_wished=False) == ("finished" if code == 0 else "restart")
+    assert judge_exit(code, is_stop_wished=True) == "finished"
+
+
+def test_only_recent_exits_count() -> None:
+    assert recent_exits([0.0, 50.0, 100.0], 150.0, window_s=100.0) == [50.0, 100.0]
+
+
+def test_final_error_is_the_last_line_of_a_trace() -> None:
+    log = "starting\nTraceback (most recent call last):\n  File x\n    y\nValueError: too small\n  note\n\n"
+    assert final_error(log) == "ValueError: too small"
+    assert final_error("") == ""
+
+
+# ---------------------------------------------------------------------------------------------- wishes
+NAMES: list[WishName] = ["run", "pause", "stop", "cancel"]
+
+
+@given(st.sampled_from(NAMES), st.sampled_from(NAMES))
+def test_stronger_wish_holds_whoever_has_it(local: WishName, remote: WishName) -> None:
+    wish = stronger(Control(wish=local), Control(wish=remote)).wish
+    assert NAMES.index(wish) == max(NAMES.index(local), NAMES.index(remote))
+
+
+def test_operator_does_not_resume_a_machine_its_owner_paused(tmp_path: Path) -> None:
+    told: list[str] = []
+    wishes = Wishes(tmp_path, on_change=lambda control: told.append(control.wish))
+    write_control(tmp_path / LOCAL_WISH_FILE, Control(wish="pause", reason="dinner"))
+    wishes.read_local()
+    wishes.set_remote(Control(wish="run"))
+    assert read_control(tmp_path / CONTROL_FILE) == Control(wish="pause", reason="dinner")
+    wishes.set_remote(Control(wish="stop"))
+    wishes.set_remote(Control(wish="stop"))
+    assert read_control(tmp_path / CONTROL_FILE).wish == "stop"
+    assert told == ["pause", "stop"]
+
+
+def test_wishes_of_an_earlier_run_are_withdrawn(tmp_path: Path) -> None:
+    write_control(tmp_path / LOCAL_WISH_FILE, Control(wish="pause"))
+    write_control(tmp_path / CONTROL_FILE, Control(wish="stop"))
+    wishes = Wishes(tmp_path, on_change=lambda control: None)
+    wishes.read_local()
+    assert read_control(tmp_path / CONTROL_FILE).wish == "run"
+
+
+# ---------------------------------------------------------------------------------------------- display
+@given(st.lists(st.floats(-1e6, 1e6), max_size=50))
+def test_sparkline_has_a_bar_for_each_value(values: list[float]) -> None:
+    line = sparkline(values)
+    assert len(line) == len(values)
+    if len(set(values)) > 1 and max(values) - min(values) > 1e-3:
+        assert line[values.index(min(values))] == "▁"
+        assert line[values.index(max(values))] == "█"
+
+
+def test_plain_line_has_the_facts() -> None:
+    line = plain_line(snapshot())
+    for fact in (
+        "training/training",
+        "round 3",
+        "12.5 %",
+        "loss 2.5000",
+        "4 peers",
+        "sent 1.5 MB, received 999 B",
+    ):
+        assert fact in line
+    assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"))
+
+
+def test_plain_display_tells_changes_of_phase_at_once_and_the_rest_seldom() -> None:
+    out = io.StringIO()
+    display = PlainDisplay(out)
+    for _ in range(5):
+        display.show(snapshot())
+    display.show(snapshot(phase="averaging"))
+    assert len(out.getvalue().splitlines()) == 2
+
+
+def test_json_display_keeps_notices_apart() -> None:
+    out, err = io.StringIO(), io.StringIO()
+    display = JsonDisplay(out, err)
+    display.show(snapshot())
+    display.notice("hello")
+    assert Status.model_validate(json.loads(out.getvalue())) == snapshot()
+    assert err.getvalue() == "hello\n"
+
+
+def test_live_display_draws_the_facts() -> None:
+    from rich.console import Console
+
+    out = io.StringIO()
+    display = LiveDisplay(Console(file=out, force_terminal=True, width=100))
+    display.open()
+    display.notice("a [notice]")
+    display.show(snapshot(samplesCommitted=10, samplesWanted=100))
+    display.show(snapshot(samplesCommitted=20, samplesWanted=100, updatedAt=10.0, validationLoss=2.0))
+    display.close()
+    for fact in ("a [notice]", "round 3, about 1 min 20 s left", "2.5000", "2.0000", "1.5 MB"):
+        assert fact in out.getvalue()
+
+
+def test_live_rows_show_an_error() -> None:
+    assert ("error", "no memory") in live_rows(snapshot(errorMsg="no memory"), [], None)
+
+
+def test_formats() -> None:
+    assert [format_bytes(n) for n in (0, 999, 1000, 999_960, 2 * 10**15)] == [
+        "0 B", "999 B", "1.0 kB", "1.0 MB", "2000.0 TB",
+    ]  # fmt: skip
+    assert [format_seconds(n) for n in (0, 59.4, 65, 7620)] == ["0 s", "59 s", "1 min 05 s", "2 h 07 min"]
+    assert remaining_s([(0.0, 0)], 10) is None
+    assert remaining_s([(0.0, 10), (10.0, 20)], 50) == 30.0
+    assert summary_line(None) == "left before training began"
+    assert summary_line(snapshot(status="completed", step=7)).startswith("completed after 3 rounds and 7 inner")
+
+
+# ---------------------------------------------------------------------------------------------- lock and job
+def test_second_agent_is_refused_and_a_dead_ones_place_taken(tmp_path: Path) -> None:
+    with agent_lock(tmp_path, session="one", run_dir=tmp_path):
+        assert running_agent(tmp_path).pid == os.getpid()
+        with (
+            pytest.raises(ConflictError, match=f"process {os.getpid()} already"),
+            agent_lock(tmp_path, session="two", run_dir=tmp_path),
+        ):
+            pytest.fail("a second agent was let in")
+    assert read_agent(tmp_path) is None
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead = AgentRecord(pid=process.pid, start_time=1.0, session="one", run_dir=tmp_path)
+    reused = AgentRecord(pid=os.getpid(), start_time=1.0, session="one", run_dir=tmp_path)
+    for stale in (dead.model_dump_json(by_alias=True), reused.model_dump_json(by_alias=True), "{", ""):
+        (tmp_path / AGENT_FILE).write_text(stale)
+        with agent_lock(tmp_path, session="two", run_dir=tmp_path):
+            assert running_agent(tmp_path).session == "two"
+    with pytest.raises(NotFoundError, match="no agent"):
+        running_agent(tmp_path)
+
+
+def test_job_round_trip_and_clear_errors(tmp_path: Path) -> None:
+    job = Job(
+        session="s", peer_id="p", identity_path=tmp_path, config_path=tmp_path, shared=tmp_path,
+        run_dir=tmp_path, initial_peers=["/ip4/127.0.0.1/tcp/1"], dataset_path=tmp_path,
+    )  # fmt: skip
+    path = tmp_path / "job.json"
+    write_job(path, job)
+    assert read_job(path) == job
+    for content in ("{", "[]", '{"session": "s"}', path.read_text().replace("peerId", "peer")):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=r"job\.json"):
+            read_job(path)
+    with pytest.raises(ConfigError, match="No such file"):
+        read_job(tmp_path / "absent")
+
+
+def test_hardware_is_found_out() -> None:
+    found = detect_hardware()
+    assert found.memory_bytes == psutil.virtual_memory().total
+    assert found.cpu_count >= 1
+    assert found.device
+    assert parse_cpu_model("processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n") == "Fast CPU @ 3 GHz"
+    assert parse_cpu_model("Hardware: x\n") == ""
