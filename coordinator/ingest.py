@@ -88,7 +88,7 @@ class Ingest:
             participants = self._uplinks.statuses(status.session)
             point = MetricRow(
                 session_id=status.session, round=number, time=record.time,
-                samples=_integer(record, "samplesCommitted", status.samples_committed),
+                samples=_integer(record, "samples", status.samples_committed),
                 loss=mean(s.loss for s in participants), tokens_per_second=total_speed(participants),
                 validation_loss=None,
             )  # fmt: skip

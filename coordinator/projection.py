@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pydantic import Field
+
 from cotrain.protocol import Progress, ProgressMetrics
 from cotrain.request import CamelModel
 from cotrain.status import Phase, State, Status, process_rate
@@ -32,6 +34,9 @@ class Projection(CamelModel):
     compute_fraction: float | None = None
     peers: int = 0
     digest: str = ""
+    parameters: int = 0
+    baselines: dict[str, float] = Field(default_factory=dict)
+    """Losses of trivial predictors on the same validation text, by name."""
     last_train_at: str | None = None
 
 
@@ -68,6 +73,8 @@ def project(
         compute_fraction=compute_fraction(participants),
         peers=connected,
         digest=reached.digest,
+        parameters=reached.parameters,
+        baselines=reached.baselines,
         last_train_at=max(filter(None, (newest_train, previous.last_train_at)), default=None),
     )
 

@@ -94,7 +94,12 @@ class PeerView(CamelModel):
     round: int = 0
     step: int = 0
     loss: float | None = None
+    tokens: int = 0
     tokens_per_second: float | None = None
+    compute_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
     digest: str = ""
     error_msg: str = ""
     last_train_at: str | None = None

@@ -1,0 +1,35 @@
+# `make demo` and `make test` are the two commands; the others are their parts.
+.PHONY: help demo test check install install-dev bench format clean
+
+CPU := OMP_NUM_THREADS=1
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+demo: install  ## a coordinator and two nodes on this machine train a small model (about two minutes)
+	.venv/bin/cotrain demo
+
+test: install-dev  ## all tests
+	$(CPU) .venv/bin/python -m pytest
+
+check: install-dev  ## lint, format, types, import contracts
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+install:  ## .venv with what a node and a coordinator need
+	@scripts/install.sh
+
+install-dev:  ## and what tests need
+	@scripts/install.sh --dev
+
+bench: install  ## measurements, as ratios against something run beside them
+	$(CPU) .venv/bin/python -m benchmarks.inner_loop
+
+format: install-dev  ## put the code into its form
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+clean:  ## remove what installing, testing and the demo left here
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,243 @@
+"""A coordinator as a real process, and headless Chromium driven over the Chrome DevTools Protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from cotrain.process import child_environment, end_process, python_command
+
+CHROMIUM = shutil.which("chromium")
+REPOSITORY = Path(__file__).resolve().parents[2]
+LIMIT_S = 30.0
+
+_POLL_S = 0.02
+_GRACE_S = 10.0
+_MAX_FRAME_BYTES = 64 * 1024 * 1024
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+    "--remote-debugging-port=0",
+)  # fmt: skip
+_ALARMING_CALLS = frozenset({"error", "assert", "warning"})
+
+
+async def eventually(question: Callable[[], Any], what: str, *, limit_s: float = LIMIT_S) -> Any:
+    """The first truthy answer of an async `question`; fails the test once the limit has passed."""
+    deadline = time.monotonic() + limit_s
+    while not (found := await question()):
+        assert time.monotonic() < deadline, f"{what}: not within {limit_s} s"
+        await asyncio.sleep(_POLL_S)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- the coordinator
+@asynccontextmanager
+async def coordinator_process(shared: Path, *, port: int = 0) -> AsyncIterator[str]:
+    """Runs `cotrain coordinator serve` on its own data folder; yields its URL."""
+    path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    with (shared.parent / f"{shared.name}.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *python_command("cotrain.cli", "coordinator", "serve", "--port", str(port), "--json"),
+            env=child_environment(PYTHONPATH=path, COTRAIN_SHARED=str(shared), OMP_NUM_THREADS="1"),
+            stdout=asyncio.subprocess.PIPE, stderr=log,
+        )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
+        assert line, f"the coordinator ended before it was ready: see {log.name}"
+        yield json.loads(line)["url"]
+    finally:
+        await end_process(process, grace_s=_GRACE_S)
+
+
+class Api:
+    """The coordinator's REST API."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str):
+        self._http = http
+        self.url = url
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """The answer to a GET below /api/v1; fails the test on any other status than success."""
+        return await self._call("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The answer to a POST below /api/v1."""
+        return await self._call("POST", path, body)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        async with self._http.request(method, f"{self.url}/api/v1{path}", json=body) as response:
+            assert response.ok, f"{method} {path}: {response.status} {await response.text()}"
+            answer: dict[str, Any] = await response.json()
+            return answer
+
+
+# ------------------------------------------------------------------------------------------------- the browser
+class DevTools:
+    """One WebSocket to the browser: calls are numbered, events go to whoever listens to their target."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse):
+        self._socket = socket
+        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
+
+    async def call(self, method: str, parameters: dict[str, Any] | None = None, target: str = "") -> dict[str, Any]:
+        """The result of a command; fails the test if the browser refuses it."""
+        number = len(self._calls) + 1
+        answer = self._calls[number] = asyncio.get_running_loop().create_future()
+        routing = {"sessionId": target} if target else {}
+        await self._socket.send_json({"id": number, "method": method, "params": parameters or {}, **routing})
+        message = await asyncio.wait_for(answer, LIMIT_S)
+        assert "error" not in message, f"{method}: {message.get('error')}"
+        result: dict[str, Any] = message["result"]
+        return result
+
+    async def read(self) -> None:
+        """Hand out what arrives until the browser closes the socket."""
+        async for frame in self._socket:
+            message = frame.json()
+            if "id" in message:
+                self._calls[message["id"]].set_result(message)
+            elif listener := self.listeners.get(message.get("sessionId", "")):
+                listener(message["method"], message["params"])
+
+
+class Page:
+    """One tab. `alarms` holds what went wrong in it, `requests` every address that it asked for."""
+
+    def __init__(self, tools: DevTools, target: str):
+        self._tools = tools
+        self._target = target
+        self.alarms: list[str] = []
+        self.requests: list[str] = []
+        self.dialogs: list[str] = []
+        tools.listeners[target] = self._on_event
+
+    async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command to this tab."""
+        return await self._tools.call(method, parameters, self._target)
+
+    async def open(self, url: str) -> None:
+        """Begin to load an address."""
+        await self.call("Page.navigate", url=url)
+
+    async def evaluate(self, expression: str) -> Any:
+        """The JSON value of a JavaScript expression; None where it throws, as it does while a page still loads."""
+        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        return None if "exceptionDetails" in answer else answer["result"].get("value")
+
+    async def text(self, selector: str) -> str:
+        """What a reader sees of the first such element; empty if there is none or it is hidden."""
+        found = await self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
+        return found if isinstance(found, str) else ""
+
+    async def until_text(self, selector: str, expected: str) -> None:
+        """Wait until an element's visible text contains `expected`."""
+
+        async def shown() -> bool:
+            return expected in await self.text(selector)
+
+        await eventually(shown, f"{selector} shows {expected!r}")
+
+    async def until(self, expression: str) -> Any:
+        """Wait until a JavaScript expression holds; returns its value."""
+
+        async def holds() -> Any:
+            return await self.evaluate(expression)
+
+        return await eventually(holds, expression)
+
+    async def click(self, selector: str) -> None:
+        """Click with the mouse, in the middle of the first such element: it must be there for a person too."""
+        where = await self.evaluate(
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
+            "element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect();"
+            "return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        assert where, f"nothing matches {selector}"
+        place = {"x": where[0], "y": where[1], "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, **place)
+
+    async def screenshot(self, path: Path) -> None:
+        """The whole page, beyond the window too, as PNG."""
+        image = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(image["data"]))
+
+    def foreign_requests(self, own_url: str) -> list[str]:
+        """Requests that went anywhere but to `own_url`; data inside the page's own files is no request."""
+        own = urlsplit(own_url).netloc
+        return [url for url in self.requests if urlsplit(url).scheme != "data" and urlsplit(url).netloc != own]
+
+    def _on_event(self, method: str, event: dict[str, Any]) -> None:
+        if method == "Runtime.exceptionThrown":
+            self.alarms.append(f"exception: {event['exceptionDetails']}")
+        elif method == "Runtime.consoleAPICalled" and event["type"] in _ALARMING_CALLS:
+            self.alarms.append(f"console.{event['type']}: {event['args']}")
+        elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
+            self.alarms.append(f"log: {event['entry']}")
+        elif method == "Audits.issueAdded":
+            self.alarms.append(f"issue: {event['issue']}")
+        elif method == "Network.requestWillBeSent":
+            self.requests.append(event["request"]["url"])
+        elif method == "Network.webSocketCreated":
+            self.requests.append(event["url"])
+
+
+@asynccontextmanager
+async def browser(profile: Path | None = None) -> AsyncIterator[DevTools]:
+    """Headless Chromium with a profile of its own; ended, with all it started, on the way out."""
+    assert CHROMIUM is not None
+    folder = profile or Path(tempfile.mkdtemp(prefix="page-"))
+    process = await asyncio.create_subprocess_exec(
+        CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank", env=child_environment(HOME=str(folder)),
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        port, path = await eventually(lambda: _debugging_address(folder), "Chromium listens")
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=_MAX_FRAME_BYTES) as socket,
+        ):
+            tools = DevTools(socket)
+            reading = asyncio.create_task(tools.read())
+            try:
+                yield tools
+            finally:
+                reading.cancel()
+                with suppress(asyncio.CancelledError):
+                    await reading
+    finally:
+        await end_process(process, grace_s=_GRACE_S)
+
+
+async def _debugging_address(profile: Path) -> list[str] | None:
+    """Port and path of the DevTools socket, once Chromium has written both."""
+    try:
+        lines = (profile / "DevToolsActivePort").read_text().split()
+    except FileNotFoundError:
+        return None
+    return lines if len(lines) == 2 else None
+
+
+async def new_page(tools: DevTools) -> Page:
+    """An empty tab that is watched from its first request on."""
+    target = await tools.call("Target.createTarget", {"url": "about:blank"})
+    attached = await tools.call("Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
+    page = Page(tools, attached["sessionId"])
+    for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
+        await page.call(f"{domain}.enable")
+    return page
