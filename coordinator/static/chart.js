@@ -42,6 +42,8 @@ function drawAxes(context, box, scaleX, scaleY, [rounds, losses], style) {
   context.textAlign = "center";
   context.textBaseline = "top";
   for (const value of ticks(...rounds).filter(Number.isInteger)) context.fillText(String(value), scaleX(value), box.bottom + 8);
+  context.textAlign = "left";
+  context.fillText("round", 0, box.bottom + 8);
 }
 
 function drawLine(context, places, colour, dash) {
@@ -59,30 +61,44 @@ function drawLine(context, places, colour, dash) {
   context.fill();
 }
 
-/** Draw `points` ({round, loss, validationLoss}) in the page's present colours. */
-export function drawChart(canvas, points) {
-  const ratio = devicePixelRatio || 1;
+const lossesOf = (points) =>
+  points.flatMap((point) => SERIES.map(({ field }) => point[field])).filter((value) => value !== null);
+
+/** Whether there is a line to draw: round 0 alone is the untrained model. */
+export const isDrawable = (points) => points.some((point) => point.round > 0) && lossesOf(points).length > 0;
+
+/** Where things lie on a canvas of this size, in CSS pixels. */
+function layout(canvas, points) {
   const { clientWidth: width, clientHeight: height } = canvas;
+  const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
+  const rounds = range(points.map((point) => point.round), 0);
+  const [first, last] = rounds;
+  const scaleX = (round) => box.left + ((round - first) / (last - first || 1)) * (box.right - box.left);
+  return { width, height, box, rounds, scaleX };
+}
+
+/** The point nearest to `x` CSS pixels from the canvas's left edge, null if there is none. */
+export function nearestPoint(canvas, points, x) {
+  if (points.length === 0) return null;
+  const { scaleX } = layout(canvas, points);
+  const distance = (point) => Math.abs(scaleX(point.round) - x);
+  return points.reduce((nearest, point) => (distance(point) < distance(nearest) ? point : nearest));
+}
+
+/** Draw `points` ({round, loss, validationLoss}, those that are drawable) in the page's present colours. */
+export function drawChart(canvas, points) {
+  if (!isDrawable(points)) return;
+  const ratio = devicePixelRatio || 1;
+  const { width, height, box, rounds, scaleX } = layout(canvas, points);
   canvas.width = width * ratio;
   canvas.height = height * ratio;
   const context = canvas.getContext("2d");
   const style = getComputedStyle(canvas);
   context.scale(ratio, ratio);
 
-  const losses = points.flatMap((point) => SERIES.map(({ field }) => point[field])).filter((value) => value !== null);
-  if (losses.length === 0) {
-    context.font = "14px system-ui, sans-serif";
-    context.fillStyle = style.getPropertyValue("--muted");
-    context.textAlign = "center";
-    context.fillText("The first round has not ended yet", width / 2, height / 2);
-    return;
-  }
-  const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
-  const ranges = [range(points.map((point) => point.round), 0), range(losses, 0.05)];
-  const [[first, last], [low, high]] = ranges;
-  const scaleX = (round) => box.left + ((round - first) / (last - first || 1)) * (box.right - box.left);
+  const [low, high] = range(lossesOf(points), 0.05);
   const scaleY = (loss) => box.bottom - ((loss - low) / (high - low)) * (box.bottom - box.top);
-  drawAxes(context, box, scaleX, scaleY, ranges, style);
+  drawAxes(context, box, scaleX, scaleY, [rounds, [low, high]], style);
   for (const { field, colour, dash } of SERIES) {
     const places = points.filter((point) => point[field] !== null).map((point) => [scaleX(point.round), scaleY(point[field])]);
     drawLine(context, places, style.getPropertyValue(colour), dash);

@@ -1,25 +1,35 @@
-// The coordinator's API: requests, and a session's event stream that reconnects where it was.
+// The coordinator's API: requests, and a session's event stream that opens itself again.
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15000;
 
-async function answer(response) {
+/** The coordinator could not be reached: nothing is wrong with what was asked. */
+export class AwayError extends Error {}
+
+async function request(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch {
+    throw new AwayError("The coordinator does not answer. Try again in a moment.");
+  }
+  const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
+  // a proxy in between answers for a coordinator that is away, and not in JSON
+  if (!isJson) throw new AwayError(`The coordinator cannot be reached (HTTP ${response.status}). Try again in a moment.`);
   const body = await response.json();
   if (response.ok) return body;
-  throw new Error([body.detail, body.hint].filter(Boolean).join(": "));
+  throw Object.assign(new Error([body.detail, body.hint].filter(Boolean).join(": ")), { status: response.status });
 }
 
-export async function getJson(path) {
-  return answer(await fetch(path));
-}
+export const getJson = (path) => request(path);
+export const postJson = (path) => request(path, { method: "POST" });
 
-export async function postJson(path) {
-  return answer(await fetch(path, { method: "POST" }));
-}
-
-/** Events of one session over a WebSocket. After a break it asks for what came after the last one seen. */
+/**
+ * Events of one session over a WebSocket. After a break it begins anew: a snapshot comes first and holds all that was
+ * missed. `handlers` are onEvent(event), onConnection("live" | "away") and onGone() once there is no such session.
+ */
 export class EventStream {
-  #path; #handlers; #socket = null; #timer = 0; #delay = FIRST_DELAY_MS; #seen = null; #closed = false;
+  #path; #handlers; #socket = null; #timer = 0; #delay = FIRST_DELAY_MS; #closed = false;
 
   constructor(path, handlers) {
     this.#path = path;
@@ -36,44 +46,38 @@ export class EventStream {
   #connect() {
     const url = new URL(this.#path, location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    if (this.#seen !== null) url.searchParams.set("after", String(this.#seen));
     this.#socket = new WebSocket(url);
     this.#socket.onmessage = (message) => this.#receive(JSON.parse(message.data));
-    this.#socket.onclose = (event) => this.#reconnect(event);
+    this.#socket.onclose = () => this.#reconnect();
   }
 
   #receive(event) {
     if (this.#closed) return;
     this.#delay = FIRST_DELAY_MS;
     this.#handlers.onConnection("live");
-    // a snapshot on reconnection is newer than what is still to be replayed: it is shown, not counted
-    if (event.type === "snapshot") this.#seen ??= event.seq;
-    else this.#seen = event.seq;
     this.#handlers.onEvent(event);
   }
 
-  async #reconnect(event) {
+  async #reconnect() {
     if (this.#closed) return;
-    this.#handlers.onConnection("connection lost, trying again …");
-    if (event.code === 1000 || event.code === 1006) {
-      if (await this.#isGone()) return;
+    if (await this.#isGone()) {
+      if (!this.#closed) this.#handlers.onGone();
+      return;
     }
     if (this.#closed) return;
+    this.#handlers.onConnection("away");
+    // spread out, so that a coordinator that comes back is not met by everybody at once
     this.#timer = setTimeout(() => this.#connect(), this.#delay * (0.5 + Math.random() / 2));
     this.#delay = Math.min(LONGEST_DELAY_MS, this.#delay * 2);
   }
 
   /** Whether there is no such session (any more): then trying again would be in vain. */
   async #isGone() {
-    let response;
     try {
-      response = await fetch(this.#path.replace(/\/events$/, ""));
-    } catch {
-      return false; // the coordinator is away, the session may still be there
+      await getJson(this.#path.replace(/\/events$/, ""));
+    } catch (error) {
+      return error.status === 404;
     }
-    if (response.status !== 404) return false;
-    this.#handlers.onConnection("");
-    this.#handlers.onGone(new Error("There is no such session. It may have been deleted."));
-    return true;
+    return false;
   }
 }

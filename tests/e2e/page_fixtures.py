@@ -7,7 +7,6 @@ import base64
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from cotrain.process import child_environment, end_process, python_command
+from cotrain.protocol import Hello, RegisterRequest, StatusMessage
+from cotrain.status import Record, Status, now
 
 CHROMIUM = shutil.which("chromium")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -85,6 +86,49 @@ class Api:
             return answer
 
 
+class Volunteer:
+    """A registered participant that trains nothing: it says over a real uplink what it is told to say."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, session: str, peer: str):
+        self._http = http
+        self._base = f"{url}/api/v1/sessions/{session}/participants"
+        self._session = session
+        self._peer = peer
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+        self._sequence = 0
+
+    async def join(self, name: str) -> None:
+        """Register and open the uplink."""
+        wanted = RegisterRequest(peer_id=self._peer, name=name).model_dump(by_alias=True)
+        async with self._http.post(self._base, json=wanted) as response:
+            assert response.status == 201, await response.text()
+            answer = await response.json()
+        self._socket = await self._http.ws_connect(
+            f"{self._base}/{answer['participant']}/stream", headers={"Authorization": f"Bearer {answer['token']}"}
+        )
+        await self._send(Hello())
+
+    async def end_round(self, number: int, digest: str, **facts: Any) -> None:
+        """Report a round with the digest of the outer state after it."""
+        self._sequence += 1
+        data: dict[str, Any] = {"round": number, "digest": digest}
+        record = Record(number=self._sequence, time=now(), kind="round", message=f"round {number} closed", data=data)
+        status = Status(
+            session=self._session, peer=self._peer, run="run-1", sequence=self._sequence, updated_at=now(),
+            status="training", phase="training", digest=digest, records=[record], **facts,
+        )  # fmt: skip
+        await self._send(StatusMessage(run="run-1", seq=self._sequence, status=status))
+
+    async def leave(self) -> None:
+        """Close the uplink."""
+        assert self._socket is not None
+        await self._socket.close()
+
+    async def _send(self, message: Hello | StatusMessage) -> None:
+        assert self._socket is not None
+        await self._socket.send_str(message.model_dump_json(by_alias=True))
+
+
 # ------------------------------------------------------------------------------------------------- the browser
 class DevTools:
     """One WebSocket to the browser: calls are numbered, events go to whoever listens to their target."""
@@ -123,12 +167,16 @@ class Page:
         self._target = target
         self.alarms: list[str] = []
         self.requests: list[str] = []
-        self.dialogs: list[str] = []
         tools.listeners[target] = self._on_event
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """A command to this tab."""
         return await self._tools.call(method, parameters, self._target)
+
+    async def close(self) -> None:
+        """Close the tab."""
+        await self.call("Page.close")
+        del self._tools.listeners[self._target]
 
     async def open(self, url: str) -> None:
         """Begin to load an address."""
@@ -141,7 +189,10 @@ class Page:
 
     async def text(self, selector: str) -> str:
         """What a reader sees of the first such element; empty if there is none or it is hidden."""
-        found = await self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText")
+        found = await self.evaluate(
+            f"(() => {{ const element = document.querySelector({json.dumps(selector)});"
+            "return element?.checkVisibility() ? element.innerText : ''; })()"
+        )
         return found if isinstance(found, str) else ""
 
     async def until_text(self, selector: str, expected: str) -> None:
@@ -175,7 +226,7 @@ class Page:
     async def screenshot(self, path: Path) -> None:
         """The whole page, beyond the window too, as PNG."""
         image = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(image["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(image["data"]))
 
     def foreign_requests(self, own_url: str) -> list[str]:
         """Requests that went anywhere but to `own_url`; data inside the page's own files is no request."""
@@ -198,16 +249,15 @@ class Page:
 
 
 @asynccontextmanager
-async def browser(profile: Path | None = None) -> AsyncIterator[DevTools]:
+async def browser(profile: Path) -> AsyncIterator[DevTools]:
     """Headless Chromium with a profile of its own; ended, with all it started, on the way out."""
     assert CHROMIUM is not None
-    folder = profile or Path(tempfile.mkdtemp(prefix="page-"))
     process = await asyncio.create_subprocess_exec(
-        CHROMIUM, *_FLAGS, f"--user-data-dir={folder}", "about:blank", env=child_environment(HOME=str(folder)),
+        CHROMIUM, *_FLAGS, f"--user-data-dir={profile}", "about:blank", env=child_environment(HOME=str(profile)),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        port, path = await eventually(lambda: _debugging_address(folder), "Chromium listens")
+        port, path = await eventually(lambda: _debugging_address(profile), "Chromium listens")
         async with (
             aiohttp.ClientSession() as http,
             http.ws_connect(f"ws://127.0.0.1:{port}{path}", max_msg_size=_MAX_FRAME_BYTES) as socket,

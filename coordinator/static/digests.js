@@ -1,0 +1,32 @@
+// Who holds the swarm's outer state: digests compared at the same round. Pure.
+//
+// Taken from the "round" records of the log: only there are a round and its digest sure to belong together.
+
+const CHECKPOINTER = "checkpointer";
+
+const roundRecords = (records) =>
+  records.filter((record) => record.kind === "round" && typeof record.data.digest === "string" && record.data.digest !== "");
+
+/** Round -> the digest that most peers have at it; the checkpointer's where there are as many of another. */
+export function agreedDigests(records) {
+  const votes = new Map();
+  for (const { source, data } of roundRecords(records)) {
+    const ofRound = votes.get(data.round) ?? new Map();
+    const weight = source === CHECKPOINTER ? 1.5 : 1;
+    votes.set(data.round, ofRound.set(data.digest, (ofRound.get(data.digest) ?? 0) + weight));
+  }
+  return new Map([...votes].map(([round, ofRound]) => {
+    const [digest] = [...ofRound].reduce((most, vote) => (vote[1] > most[1] ? vote : most));
+    return [round, digest];
+  }));
+}
+
+/**
+ * What is known of the digest that `source` holds now: {digest, round, differs}. `round` is null where its record is
+ * no longer at hand; then nothing is said against it.
+ */
+export function heldDigest(source, digest, records, agreed) {
+  const own = roundRecords(records).find((record) => record.source === source && record.data.digest === digest);
+  if (!own) return { digest, round: null, differs: false };
+  return { digest, round: own.data.round, differs: agreed.get(own.data.round) !== digest };
+}

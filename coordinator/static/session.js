@@ -1,0 +1,160 @@
+// One session: how the page follows it.
+import { enableActions, showActions } from "/static/actions.js";
+import { byId, showConnection, showProblem } from "/static/dom.js";
+import { secondsLeft } from "/static/estimate.js";
+import { AwayError, EventStream, getJson, postJson } from "/static/live.js";
+import { Log, LOG_RECORDS, sampleOf } from "/static/log.js";
+import { clearParts, renderPoints, renderProgress, renderResult, renderSession, watchChart } from "/static/parts.js";
+import { namesOf, showPeople } from "/static/people.js";
+import { refresher } from "/static/refresher.js";
+
+const PEOPLE_REFRESH_MS = 5000;
+
+/** One session on the page. What the event stream says is shown at once; lists are asked for again. */
+class SessionView {
+  #base; #stream; #loads; #unwatchChart;
+  #log = new Log();
+  #session = null;
+  #progress = null;
+  #people = null;
+  #points = [];
+  #serverAheadS = 0;
+  #closed = false;
+
+  constructor(id) {
+    this.#base = `/api/v1/sessions/${id}`;
+    this.#loads = this.#makeLoads();
+    this.#unwatchChart = watchChart(() => this.#points);
+    this.#stream = new EventStream(`${this.#base}/events`, {
+      onEvent: (event) => this.#apply(event),
+      onConnection: (state) => { showConnection(state); enableActions(state === "live"); },
+      onGone: () => this.#showGone(),
+    });
+  }
+
+  close() {
+    this.#closed = true;
+    this.#stream.close();
+    this.#unwatchChart();
+    for (const load of Object.values(this.#loads)) load.stop();
+  }
+
+  #makeLoads() {
+    // that the coordinator is away is the event stream's to say
+    const explain = (error) => { if (!(error instanceof AwayError)) showProblem(error); };
+    const get = (part) => getJson(`${this.#base}/${part}`);
+    const loadLog = () => { this.#log.startLoading(); return get(`logs?limit=${LOG_RECORDS}`); };
+    return {
+      people: refresher(() => get("participants"), (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
+      points: refresher(() => get("metrics"), (page) => this.#setPoints(page.items), explain),
+      log: refresher(loadLog, (page) => this.#setLog(page.items), explain),
+    };
+  }
+
+  // ------------------------------------------------------------------------------------------ what arrives
+  #apply({ type, time, data }) {
+    this.#serverAheadS = time - Date.now() / 1000;
+    if (type === "snapshot") this.#setAll(data);
+    else if (type === "session.state") this.#setState(data);
+    else if (type === "training.progress") this.#setProgress(data);
+    else if (type === "training.log") this.#addRecord(data);
+    else if (type === "participant.state") this.#loads.people.ask();
+  }
+
+  #setAll({ session, progress }) {
+    this.#session = session;
+    this.#progress = progress;
+    showProblem(null);
+    byId("session").hidden = false;
+    this.#showSession();
+    for (const load of Object.values(this.#loads)) load.ask();
+  }
+
+  #setState({ status, errorMsg, modelPath, possibleActions }) {
+    Object.assign(this.#session, { status, errorMsg, modelPath, possibleActions });
+    this.#showSession();
+  }
+
+  #setProgress(progress) {
+    this.#progress = progress;
+    this.#showProgress();
+  }
+
+  #addRecord(record) {
+    this.#log.add(record);
+    if (record.data.sample) this.#showResult();
+    if (record.kind === "round" || record.kind === "evaluation") this.#loads.points.ask();
+  }
+
+  #setPeople(page) {
+    this.#people = page;
+    this.#log.setNames(namesOf(page));
+    this.#showPeople();
+    this.#showProgress();
+  }
+
+  #setPoints(points) {
+    this.#points = points;
+    renderPoints(points);
+    this.#showProgress();
+  }
+
+  #setLog(page) {
+    this.#log.load(page);
+    this.#showResult();
+    this.#showPeople();
+  }
+
+  async #act(action) {
+    enableActions(false);
+    try {
+      const session = await postJson(`${this.#base}/${action}`);
+      if (this.#closed) return;
+      this.#session = session;
+      showProblem(null);
+      this.#showSession();
+    } catch (error) {
+      if (this.#closed) return;
+      showProblem(error);
+      enableActions(true);
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------ what is shown
+  #showSession() {
+    renderSession(this.#session);
+    showActions(this.#session.possibleActions, (action) => this.#act(action));
+    enableActions(true);
+    this.#showResult();
+    this.#showProgress();
+  }
+
+  #showProgress() {
+    const { participants, metrics } = this.#progress;
+    const isMoving = this.#session.status === "training" && participants > 0;
+    const now = Date.now() / 1000 + this.#serverAheadS;
+    renderProgress(this.#session, this.#progress, isMoving ? secondsLeft(this.#points, metrics.samplesWanted, now) : null);
+  }
+
+  #showResult() {
+    renderResult(this.#session, sampleOf(this.#log.records));
+  }
+
+  #showPeople() {
+    if (this.#people) showPeople(this.#people, this.#log.records);
+  }
+
+  #showGone() {
+    showConnection("");
+    byId("session").hidden = true;
+    showProblem(new Error("There is no such session. It may have been deleted."));
+  }
+}
+
+/** Show a session and follow it; returns what ends that. */
+export function showSession(id) {
+  document.title = "cotrain";
+  clearParts();
+  const view = new SessionView(id);
+  return () => view.close();
+}

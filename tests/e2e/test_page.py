@@ -1,0 +1,244 @@
+"""The web page in a real browser, before a real coordinator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.e2e.page_fixtures import (
+    CHROMIUM,
+    Api,
+    DevTools,
+    Page,
+    Volunteer,
+    browser,
+    coordinator_process,
+    new_page,
+)
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
+]
+
+NAME = "<img src=x onerror=alert(1)> tales"
+SMALL: dict[str, Any] = {
+    "name": NAME, "description": "What our grandparents told.",
+    "training": {"batchSize": 8, "gradientAccumulationSteps": 1, "maxSteps": 80, "learningRate": 0.002},
+    "distributed": {"nodes": 1}, "diloco": {"innerSteps": 8}, "data": {"seqLength": 64},
+    "monitoring": {"evaluationBatches": 2},
+}  # fmt: skip
+PEERS = [f"12D3KooWPeer{letter}" for letter in "ABC"]
+
+
+@dataclass
+class Stage:
+    """A coordinator with a session in state draft, and an empty tab."""
+
+    http: aiohttp.ClientSession
+    api: Api
+    page: Page
+    session: str
+
+    @property
+    def session_url(self) -> str:
+        return f"{self.api.url}/s/{self.session}"
+
+    async def open_session(self) -> None:
+        await self.page.open(self.session_url)
+        await self.page.until_text("#name", NAME)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tools(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevTools]:
+    """One browser for all tests; each has a tab of its own."""
+    async with browser(tmp_path_factory.mktemp("profile")) as tools:
+        yield tools
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One coordinator for all tests that do not end it; each has a session of its own."""
+    async with coordinator_process(tmp_path_factory.mktemp("coordinator") / "shared") as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(tools: DevTools) -> AsyncIterator[Page]:
+    page = await new_page(tools)
+    yield page
+    await page.close()
+
+
+@asynccontextmanager
+async def staged(url: str, page: Page) -> AsyncIterator[Stage]:
+    async with aiohttp.ClientSession() as http:
+        api = Api(http, url)
+        created = await api.post("/sessions", SMALL)
+        yield Stage(http, api, page, created["id"])
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(url: str, page: Page) -> AsyncIterator[Stage]:
+    async with staged(url, page) as stage:
+        yield stage
+
+
+async def test_a_session_is_listed_and_its_page_follows_a_change_made_elsewhere(stage: Stage) -> None:
+    page = stage.page
+    await page.open(stage.api.url)
+    await page.until_text("#list-items", NAME)
+    await page.until_text("#list-items .badge", "draft")
+    await page.click("#list-items a")
+    await page.until_text("#state", "draft")
+    assert await page.text("#command") == f"cotrain node join {stage.session_url}"
+    await page.until_text("#people-empty", "Nobody has joined yet.")
+    await page.click("#copy")
+    await page.until_text("#copy", "Copied")
+    await page.evaluate("window.notReloaded = true")
+
+    await stage.api.post(f"/sessions/{stage.session}/cancel")
+
+    await page.until_text("#state", "cancelled")
+    assert await page.evaluate("window.notReloaded")
+    assert await page.evaluate("document.querySelectorAll('#actions button').length") == 0
+    assert await page.text("#join") == ""
+    await page.click(".back a")
+    await page.until_text("#list-items .badge", "cancelled")
+    assert page.alarms == []
+    assert page.requests
+    assert page.foreign_requests(stage.api.url) == []
+    assert await page.evaluate("document.querySelectorAll('main img').length") == 0
+
+
+async def test_what_cannot_be_undone_is_asked_about_first(stage: Stage) -> None:
+    page = stage.page
+    await stage.open_session()
+    await page.click("[data-action=cancel]")
+    await page.until_text("#confirm", "no model is saved")
+    await page.click("#confirm-no")
+    await page.until("!document.querySelector('#confirm').open")
+    assert (await stage.api.get(f"/sessions/{stage.session}"))["status"] == "draft"
+
+    await page.click("[data-action=cancel]")
+    await page.until("document.querySelector('#confirm').open")
+    await page.click("#confirm-yes")
+
+    await page.until_text("#state", "cancelled")
+    assert (await stage.api.get(f"/sessions/{stage.session}"))["status"] == "cancelled"
+    assert page.alarms == []
+
+
+async def test_a_refused_action_says_why(stage: Stage) -> None:
+    page = stage.page
+    await stage.open_session()
+    await page.click("[data-action=cancel]")
+    await page.until("document.querySelector('#confirm').open")
+    # somebody else is quicker than the answer to the question
+    await stage.api.post(f"/sessions/{stage.session}/cancel")
+    await page.click("#confirm-yes")
+    await page.until_text("#problem", "a session that is cancelled cannot cancel")
+
+
+async def test_a_session_that_is_not_there_is_said_so(stage: Stage) -> None:
+    await stage.page.open(f"{stage.api.url}/#/s/nobody")
+    await stage.page.until_text("#problem", "There is no such session")
+    assert await stage.page.text("#session") == ""
+
+
+async def test_a_page_outlives_its_coordinator(tmp_path: Path, page: Page) -> None:
+    shared = tmp_path / "shared"
+    async with coordinator_process(shared) as url:
+        await page.open(url)
+        await page.until_text("#list-empty", "No session yet.")
+        assert page.alarms == []
+        async with staged(url, page) as stage:
+            await stage.open_session()
+            await page.until_text("#connection", "live")
+    await page.until_text("#away", "The coordinator has not answered since")
+    assert await page.text("#name") == NAME
+    assert await page.evaluate("document.querySelector('#actions').disabled")
+
+    port = int(url.rsplit(":", 1)[1])
+    async with coordinator_process(shared, port=port) as url, aiohttp.ClientSession() as http:
+        await Api(http, url).post(f"/sessions/{stage.session}/cancel")
+        await page.until_text("#state", "cancelled")
+        await page.until_text("#connection", "live")
+        assert await page.text("#away") == ""
+
+
+async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(stage: Stage) -> None:
+    page = stage.page
+    await stage.open_session()
+    await page.click("[data-action=start]")
+    await page.until_text("#state", "waiting")
+    volunteers = [Volunteer(stage.http, stage.api.url, stage.session, peer) for peer in PEERS]
+    for volunteer, name, digest in zip(volunteers, ("Ada", "Ben", "Cem"), ("a" * 64, "a" * 64, "b" * 64), strict=True):
+        await volunteer.join(name)
+        await volunteer.end_round(7, digest, loss=2.5, tokens_per_second=1234.0, device="cpu", step=56)
+
+    await page.until("document.querySelectorAll('#people .bad').length === 1")
+    people = await page.evaluate("[...document.querySelectorAll('#people tr')].map((row) => row.innerText)")
+    by_name = {line.split()[0]: line for line in people}
+    assert "differs" in by_name["Cem"]
+    assert "bbbbbbbb" in by_name["Cem"]
+    assert "round 7" in by_name["Ada"]
+    assert "1,234" in by_name["Ada"]
+    assert "differs" in await page.text("#people-differ")
+    await page.until_text("#log", "Cem")
+    assert page.alarms == []
+
+    await volunteers[0].leave()
+    await page.until_text("#people .offline", "last seen")
+    assert "1,234" not in await page.text("#people .offline")
+
+
+def points_at(*times: float) -> list[dict[str, float]]:
+    """A point a round, from round 0 on, each 100 samples further."""
+    return [{"round": number, "samples": 100 * number, "time": time} for number, time in enumerate(times)]
+
+
+EVEN = (1000.0, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0)
+TIME_LEFT: dict[str, tuple[list[dict[str, float]], float, float | None]] = {
+    "no round yet": ([], 1000.0, None),
+    "the way to round 1 includes waiting for volunteers": (points_at(*EVEN[:2]), 1010.0, None),
+    "a round has just ended": (points_at(*EVEN), 1050.0, 50.0),
+    "within a round": (points_at(*EVEN), 1054.0, 46.0),
+    "stalled": (points_at(*EVEN), 1500.0, None),
+    "after a pause": (points_at(*EVEN[:3], *(time + 9000.0 for time in EVEN[3:])), 10050.0, 50.0),
+}
+
+
+async def call_module(page: Page, module: str, call: str) -> Any:
+    """The value of a call of a function that one of the page's modules exports."""
+    return await page.evaluate(f"import('/static/{module}').then((module) => module.{call})")
+
+
+async def test_the_time_left_is_an_honest_estimate(stage: Stage) -> None:
+    await stage.open_session()
+    found = {
+        case: await call_module(stage.page, "estimate.js", f"secondsLeft({json.dumps(points)}, 1000, {now})")
+        for case, (points, now, _) in TIME_LEFT.items()
+    }
+    assert found == {case: expected for case, (_, _, expected) in TIME_LEFT.items()}
+
+
+async def test_the_checkpointer_breaks_a_tie_of_digests(stage: Stage) -> None:
+    await stage.open_session()
+    records = [
+        {"kind": "round", "source": source, "data": {"round": 3, "digest": digest}}
+        for source, digest in (("p-1", "x"), ("checkpointer", "y"), ("p-2", "x"), ("p-3", "y"))
+    ]
+    agreed = await call_module(stage.page, "digests.js", f"agreedDigests({json.dumps(records)}).get(3)")
+    assert agreed == "y"
+    unknown = await call_module(stage.page, "digests.js", f"heldDigest('p-1', 'z', {json.dumps(records)}, new Map())")
+    assert unknown == {"digest": "z", "round": None, "differs": False}
