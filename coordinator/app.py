@@ -67,6 +67,9 @@ async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamR
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_SECURITY_HEADERS)
+    if request.path.startswith("/static/"):
+        # asked for again each time (304 mostly): an upgrade must not mix old scripts with new ones
+        response.headers["Cache-Control"] = "no-cache"
     if REQUEST_ID in request:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
 

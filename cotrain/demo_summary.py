@@ -46,7 +46,7 @@ class Preset:
 
 PRESETS = {
     "nano": Preset(
-        max_steps=320, inner_steps=10, batch_size=16, seq_length=128, evaluation_rounds=4, evaluation_batches=8
+        max_steps=420, inner_steps=10, batch_size=16, seq_length=128, evaluation_rounds=4, evaluation_batches=8
     ),
     "tiny-test": Preset(
         max_steps=48, inner_steps=4, batch_size=4, seq_length=64, evaluation_rounds=4, evaluation_batches=4

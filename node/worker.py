@@ -88,16 +88,21 @@ class _Run:
         model = build_model(
             config.model, vocab_size=VOCAB_SIZE, seq_length=config.data.seq_length, seed=config.session.seed
         )
-        self._reporter = reporter
+        self._reporter, self._control = reporter, ControlFile(job.run_dir)
         self._peer = SwarmPeer(
             config, numel=count_parameters(model), samples_wanted=config.samples_wanted(len(dataset)),
             identity_path=job.identity_path, initial_peers=job.initial_peers, host=job.host, port=job.port,
             on_wait=lambda what: reporter.record("log", f"waiting for {what}"),
-            on_download=lambda share: reporter.phase("downloading"),
+            on_download=lambda share: reporter.phase("downloading"), obey=self._obey,
         )  # fmt: skip
         reporter.start()
         reporter.update(parameters=count_parameters(model), addresses=self._peer.addresses, device=str(model.device))
-        self._trainer = Trainer(config, model, dataset, self._peer, reporter, ControlFile(job.run_dir))
+        self._trainer = Trainer(config, model, dataset, self._peer, reporter, self._control)
+
+    def _obey(self) -> None:
+        """A wish to end holds also while the swarm is waited for; a pause begins with the training."""
+        if (wish := self._control.wish()) not in ("run", "pause"):
+            raise TrainingStopped(wish)
 
     def train(self) -> None:
         final = None

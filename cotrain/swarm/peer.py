@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
+from cotrain.status import TrainingStopped
 from cotrain.swarm.averager import OutdatedStateError, RoundAverager, RoundOutcome
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.follow import StateFollower
@@ -28,12 +29,13 @@ from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, S
 logger = get_logger(__name__)
 
 JOIN_TIMEOUT_S = 120.0
+WISH_INTERVAL_S = 0.5
 FAREWELL_TIMEOUT_S = 30.0
+HANDOVER_TIMEOUT_S = 600.0
+"""How long the last peers of a session keep its final state for a checkpointer that is away."""
 HELLO_TIMEOUT_S = 10.0
 RETRY_AFTER_S = 3.0
 """After a round that was not closed: long enough that every peer that lives has written a newer record."""
-BEHIND_GRACE_S = 3.0
-"""A peer that sees others a round ahead for this long has missed the decision."""
 
 
 def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_path: Path) -> DHT:
@@ -57,10 +59,13 @@ class SwarmPeer:
     def __init__(
         self, config: RunConfig, *, numel: int, samples_wanted: int, identity_path: Path,
         initial_peers: Sequence[str], host: str, port: int, on_wait: Callable[[str], None],
-        on_download: Callable[[float], None],
+        on_download: Callable[[float], None], obey: Callable[[], None] = lambda: None,
     ):  # fmt: skip
-        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived."""
-        self._config, self._tell_wait, self._waiting_for = config, on_wait, ""
+        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived.
+
+        `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
+        """
+        self._config, self._tell_wait, self._waiting_for, self._obey = config, on_wait, "", obey
         codec = make_codec(config.diloco.codec)
         self._vector = torch.zeros(numel).share_memory_()
         self._shared = SharedState(numel)
@@ -89,12 +94,21 @@ class SwarmPeer:
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
         self._retry_at = 0.0
-        self._behind_since: float | None = None
 
     def _on_wait(self, what: str) -> None:
         if what != self._waiting_for:
             self._waiting_for = what
             self._tell_wait(what)
+
+    def _wait_for(self, what: str, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
+        """Wait for a view of the swarm, obeying wishes meanwhile; False when the time is over."""
+        self._on_wait(what)
+        deadline = time.monotonic() + timeout_s
+        while not self._directory.wait_for(condition, WISH_INTERVAL_S):
+            self._obey()
+            if time.monotonic() > deadline:
+                return False
+        return True
 
     # ------------------------------------------------------------------------------------------ who is there
     @property
@@ -111,7 +125,7 @@ class SwarmPeer:
         return len(self._directory.view.trainers()) + 1
 
     def _open_connection(self, peer: str) -> None:
-        """Connect to a peer before the first round needs it. Only one side dials: two that dial each other may stall."""
+        """Connect to a peer before the first round needs it. Only one side dials, so that there is one connection."""
         if self.peer_id < peer:
             self._loop.start(self._say_hello(peer))
 
@@ -131,8 +145,7 @@ class SwarmPeer:
     # ------------------------------------------------------------------------------------------ the outer state
     def join(self, initial: OuterState) -> OuterState:
         """The state that the swarm serves; the checkpointer has one from the session's beginning on."""
-        self._on_wait("a peer that serves the outer state")
-        if not self._directory.wait_for(lambda view: bool(view.donors()), JOIN_TIMEOUT_S):
+        if not self._wait_for("a peer that serves the outer state", lambda view: bool(view.donors()), JOIN_TIMEOUT_S):
             raise SwarmError(
                 f"nobody in the swarm served the outer state within {JOIN_TIMEOUT_S:.0f} s",
                 hint="is the session still open? its page shows whether the checkpointer is online",
@@ -149,7 +162,6 @@ class SwarmPeer:
         p2p_work = self._follow(held)
         state, digest = self._loop.run(p2p_work, 2 * JOIN_TIMEOUT_S)
         self._averager.forget_residuals()
-        self._behind_since = None
         self._note_state(state, digest)
         return state
 
@@ -196,8 +208,8 @@ class SwarmPeer:
         wanted = self._config.distributed.nodes
         if self._state is None or self._state.round > 0 or self.peers >= wanted:
             return
-        self._on_wait(f"{wanted} nodes, {self.peers} are here")
-        self._directory.wait_for(
+        self._wait_for(
+            f"{wanted} nodes, {self.peers} are here",
             lambda view: len(view.trainers()) + 1 >= wanted or any(r.round > 0 for r in view.peers.values()),
             self._config.swarm.gather_s,
         )
@@ -217,13 +229,11 @@ class SwarmPeer:
             return False
         return should_close(round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time())
 
-    def _check_not_behind(self, view: SwarmView, round_: int) -> None:
+    @staticmethod
+    def _check_not_behind(view: SwarmView, round_: int) -> None:
+        """Between rounds nobody can be ahead, unless a round was closed without this peer."""
         ahead = [record.round for record in view.trainers().values() if record.round > round_]
-        if not ahead:
-            self._behind_since = None
-            return
-        self._behind_since = self._behind_since or time.monotonic()
-        if time.monotonic() - self._behind_since > BEHIND_GRACE_S:
+        if ahead:
             raise StateOutdated(f"the swarm is at round {max(ahead)}, this peer at round {round_}")
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
@@ -286,19 +296,30 @@ class SwarmPeer:
     def leave(self, final: OuterState | None) -> None:
         try:
             if final is not None:
-                self._on_wait("the others to have the final state")
-                self._directory.wait_for(lambda view: _all_at(view, final.round), FAREWELL_TIMEOUT_S)
+                self._hand_over(final.round)
+        except TrainingStopped as stopped:
+            logger.info(f"leaving without waiting any longer: {stopped.wish}")
         finally:
             self._dht_thread.stop()
             self._loop.stop()
             self._averager.shutdown()
             self._dht.shutdown()
 
+    def _hand_over(self, round_: int) -> None:
+        """Stay until the others have the final state: the trainers for a while, the checkpointer for long."""
+        self._wait_for("the others to have the final state", lambda view: _all_at(view, round_), FAREWELL_TIMEOUT_S)
+        self._wait_for("the checkpointer to have the final state", lambda v: _kept(v, round_), HANDOVER_TIMEOUT_S)
+
 
 def _all_at(view: SwarmView, round_: int) -> bool:
     """Whether every peer that holds a state, the checkpointer among them, has this round."""
     holders = [record for record in view.peers.values() if record.round >= 0]
     return all(record.round >= round_ for record in holders)
+
+
+def _kept(view: SwarmView, round_: int) -> bool:
+    """Whether a peer that outlives the trainers has this round."""
+    return any(record.role == "observe" and record.round >= round_ for record in view.peers.values())
 
 
 def _summary(outcome: RoundOutcome) -> dict[str, str | int | float | bool | list[str] | None]:

@@ -92,7 +92,8 @@ def quorate_members(announcements: Mapping[str, Announcement]) -> Quorate:
     holders: dict[tuple[int, str, int], list[str]] = defaultdict(list)
     for peer, said in announcements.items():
         holders[(said.round, said.digest, said.committed)].append(peer)
-    round_, digest, committed = max(holders, key=lambda state: (len(holders[state]), state[2], state[1]))
+    # the round last: a digest covers it, so it decides only between states of which one is a lie
+    round_, digest, committed = max(holders, key=lambda state: (len(holders[state]), state[2], state[1], state[0]))
     return Quorate(tuple(sorted(holders[(round_, digest, committed)])), round_, digest)
 
 

@@ -1,8 +1,8 @@
 """How a pseudo-gradient is encoded on the wire: blocks of 256 values that share one scale.
 
 An encoded vector of n values is `[blocks x bf16 scale][blocks x 256 x bits / 8 payload]`, little-endian. Decoding is
-one IEEE multiplication per value (integer x float32 scale), hence the same bits on every machine; encoding happens once per
-vector, at one peer, so it need not agree with anybody's.
+one IEEE multiplication per value (integer x float32 scale), hence the same bits on every machine; encoding happens once
+per vector, at one peer, so it need not agree with anybody's.
 """
 
 from __future__ import annotations

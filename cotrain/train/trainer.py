@@ -173,7 +173,7 @@ class Trainer:
         self._begin_share()
         self._bytes = [self._bytes[0] + closed.bytes_sent, self._bytes[1] + closed.bytes_received]
         members = closed.summary.get("members", [])
-        self._reporter.update(digest=digest)
+        self._reporter.update(digest=digest, round=self._state.round, samples_committed=self._state.samples)
         self._reporter.record(
             "round", f"round {self._state.round} closed by {len(members) if isinstance(members, list) else 1} peers",
             data={**closed.summary, "round": self._state.round, "digest": digest, "loss": self._loss(),

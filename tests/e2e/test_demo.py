@@ -1,0 +1,78 @@
+"""`cotrain demo`: its summary, its end, its interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cotrain.process import child_environment
+from tests.system import assert_gone, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def _demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "cotrain.cli", "demo", "--preset", "tiny-test", "--folder", str(folder), *arguments],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=child_environment(), start_new_session=True,
+    )  # fmt: skip
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def test_the_demo_sums_up_what_happened_and_leaves_nothing_running(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    process = _demo(tmp_path / "demo", "--report", str(report))
+    children = wait_until(
+        lambda: [c for c in _tree(process.pid) if "p2pd" in c.name()] and _tree(process.pid),
+        limit_s=60, what="the demo runs",
+    )  # fmt: skip
+    output, _ = process.communicate(timeout=150)
+    assert process.returncode == 0, output
+    assert_gone(children)
+    summary = json.loads(report.read_text())
+    assert summary["finalValLoss"] < summary["initialValLoss"]
+    assert summary["digestsEqual"] is True
+    assert summary["peers"] == 2
+    assert summary["rounds"] >= summary["roundsTogether"] >= 4
+    assert 0.4 < summary["bytesPerParamPerRound"] < 0.8
+    assert 0.0 < summary["computeFraction"] <= 1.0
+    assert summary["tokensPerSecond"] > 0
+    assert (Path(summary["modelPath"]) / "model.safetensors").is_file()
+    assert f"{summary['finalValLoss']:.3f}" in output
+    assert f"{summary['bigramLoss']:.3f}" in output
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_demo_ends_everything_it_started(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    process = _demo(tmp_path / "demo")
+    wait_until(
+        lambda: sum("p2pd" in child.name() for child in _tree(process.pid)) >= 2, limit_s=60, what="a node has started"
+    )
+    children = _tree(process.pid)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == code, output
+    assert_gone(children)
+
+
+def test_killing_the_demo_ends_everything_it_started(tmp_path: Path) -> None:
+    process = _demo(tmp_path / "demo")
+    wait_until(
+        lambda: sum("p2pd" in child.name() for child in _tree(process.pid)) >= 2, limit_s=60, what="a node has started"
+    )
+    children = _tree(process.pid)
+    process.kill()
+    process.wait(10)
+    process.stdout.close()  # type: ignore[union-attr]
+    assert_gone(children)
