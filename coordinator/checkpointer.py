@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import queue
 import signal
 import sys
@@ -30,6 +29,7 @@ from coordinator.checkpointer_messages import (
 )
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
+from cotrain.logs import configure_logging
 from cotrain.paths import SharedPaths
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.process import bind_future_children, bind_to_parent
@@ -50,9 +50,9 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on for peers")
     parser.add_argument("--port", type=int, default=0, help="port to listen on for peers; 0: any")
     arguments = parser.parse_args()
-    logging.basicConfig(level=os.environ.get("COTRAIN_LOG_LEVEL", "INFO"), stream=sys.stderr)
     bind_future_children()
     try:
+        configure_logging()
         checkpointer = Checkpointer(SharedPaths(arguments.shared.resolve()).create(), arguments.host, arguments.port)
     except CotrainError as error:
         logger.error("%s", error)

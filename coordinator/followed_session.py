@@ -155,7 +155,8 @@ class FollowedSession:
         self._reporter.phase("finishing", message="saving the final model")
         tokenizer = byte_tokenizer()
         load_flat_parameters(self._model, self._observer.state.parameters)
-        path = self._shared.final_model(self._config.session.id)
+        output = self._config.checkpoint.output_path
+        path = Path(output) / "final" if output else self._shared.final_model(self._config.session.id)
         export_model(self._model, tokenizer, path)
         sample = generate_text(
             self._model,

@@ -2,6 +2,9 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+PARENT_VARIABLE = "COTRAIN_PARENT_PID"
+"""Environment variable by which a program of cotrain asks another that it starts to end with it."""
+
 try:
     __version__ = version("cotrain")
 except PackageNotFoundError:  # run from a checkout that was never installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cotrain import __version__
+from cotrain import PARENT_VARIABLE, __version__
 from cotrain.errors import CotrainError, InvalidRequestError
 
 EXIT_INTERRUPTED = 130
@@ -85,17 +86,27 @@ def _root(
 
 @config_app.command("check")
 def check_config(
-    file: Annotated[Path, typer.Argument(help="A TOML file.")],
+    file: Annotated[Path, typer.Argument(help="A TOML file, or the name of a template.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Check a config file; nothing is started."""
     from cotrain.config import load_config
+    from cotrain.paths import template_path
 
-    config = load_config(file)
+    config = load_config(file if file.exists() else template_path(str(file)) or file)
     if as_json:
         typer.echo(config.model_dump_json())
     else:
         typer.echo(f"{file}: fine (session {config.session.id}, model {config.model.type} {config.model.size})")
+
+
+@config_app.command("templates")
+def list_templates() -> None:
+    """List the templates by name, each with its place."""
+    from cotrain.paths import templates
+
+    for path in templates():
+        typer.echo(f"{path.stem:<20} {path}")
 
 
 @config_app.command("schema")
@@ -154,6 +165,10 @@ def execute(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the `cotrain` command."""
+    if PARENT_VARIABLE in os.environ:  # started by another program of cotrain: end with it
+        from cotrain.process import bind_to_parent
+
+        bind_to_parent()
     sys.exit(execute(sys.argv[1:]))
 
 

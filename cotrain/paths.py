@@ -26,6 +26,16 @@ def configs_dir() -> Path:
     return beside_package if beside_package.is_dir() else Path.cwd() / "configs"
 
 
+def templates() -> list[Path]:
+    """The shipped configs to begin with, by name."""
+    return sorted((configs_dir() / "templates").glob("*.toml"))
+
+
+def template_path(name: str) -> Path | None:
+    """Where the template of this name lies, None if there is none."""
+    return next((path for path in templates() if path.stem == name), None)
+
+
 @dataclass(frozen=True)
 class SharedPaths:
     """The data folder `root` and the places in it."""

@@ -16,8 +16,9 @@ import sys
 
 import psutil
 
+from cotrain import PARENT_VARIABLE
+
 _PR_SET_PDEATHSIG = 1
-_PARENT_VARIABLE = "COTRAIN_PARENT_PID"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -30,12 +31,12 @@ def _die_when_parent_dies(parent: int) -> None:
 
 def child_environment(**extra: str) -> dict[str, str]:
     """The environment for a child that will call `bind_to_parent`."""
-    return {**os.environ, **extra, _PARENT_VARIABLE: str(os.getpid())}
+    return {**os.environ, **extra, PARENT_VARIABLE: str(os.getpid())}
 
 
 def bind_to_parent() -> None:
     """Die with the process that started this one, if it asked for that with `child_environment`."""
-    parent = os.environ.pop(_PARENT_VARIABLE, None)
+    parent = os.environ.pop(PARENT_VARIABLE, None)
     if parent is not None:
         _die_when_parent_dies(int(parent))
 
@@ -72,9 +73,9 @@ async def end_process(process: asyncio.subprocess.Process, *, grace_s: float) ->
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
     for descendant in descendants:  # psutil checks that the pid still is the same process
         with contextlib.suppress(psutil.NoSuchProcess):
             descendant.kill()
+    await process.wait()  # only now: asyncio waits for the pipes, too, which a descendant may have held open
     assert process.returncode is not None
     return process.returncode

@@ -27,6 +27,7 @@ def join(
     name: Annotated[str, typer.Option(help="What others see of this node.")] = "",
     as_json: AsJson = False,
     host: Annotated[str, typer.Option(help="Address to listen on for other peers.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Arithmetic threads; the physical cores if left out.")
     ] = None,
@@ -42,7 +43,7 @@ def join(
 
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
-    options = JoinOptions(url=url, name=name, host=host, threads=threads)
+    options = JoinOptions(url=url, name=name, host=host, port=port, threads=threads)
     display.open()
     try:
         code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env()), display))

@@ -43,6 +43,8 @@ class JoinOptions:
     url: str
     name: str = ""
     host: str = "127.0.0.1"
+    port: int = 0
+    """Port to listen on for other peers; 0: any free one."""
     threads: int | None = None
     """Arithmetic threads of the training process; None: the physical cores."""
 
@@ -135,6 +137,7 @@ class Agent:
             initial_peers=answer.initial_peers,
             dataset_path=await fetch_assets(answer, self._place.shared, self._client, self._display.notice),
             host=self._options.host,
+            port=self._options.port,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
 
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
+from cotrain.logs import configure_logging
 from cotrain.paths import CONTROL_FILE
 from cotrain.process import bind_future_children, bind_to_parent
 from cotrain.status import Control, State, TrainingStopped, WishName, write_control
@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m node.worker", description=__doc__)
     parser.add_argument("--job", type=Path, required=True)
     job = read_job(parser.parse_args().job)
-    logging.basicConfig(level=os.environ.get("COTRAIN_LOG_LEVEL", "INFO"), stream=sys.stderr)
+    configure_logging()
     # hivemind forks: its children, and p2pd with them, must not outlive this process
     bind_future_children()
     return _train(job)
@@ -48,6 +48,7 @@ def _train(job: Job) -> int:
     reporter = StatusReporter(
         job.run_dir, session=job.session, peer=job.peer_id, interval_s=config.monitoring.status_interval_s
     )
+    reporter.flush()
     exit_code = 0
     try:
         run = _Run(job, config, reporter)
@@ -74,7 +75,9 @@ class _Run:
     """Model, data, swarm and trainer of one job."""
 
     def __init__(self, job: Job, config: RunConfig, reporter: StatusReporter):
-        # torch and hivemind take seconds to load: only once the process is bound to its parent and can report
+        # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
+        import torch
+
         from cotrain.swarm.hardening import limit_message_nesting
         from cotrain.swarm.peer import SwarmPeer
         from cotrain.train.data import TokenDataset
@@ -95,6 +98,8 @@ class _Run:
             on_wait=lambda what: reporter.record("log", f"waiting for {what}"),
             on_download=lambda share: reporter.phase("downloading"), obey=self._obey,
         )  # fmt: skip
+        if torch.cuda.is_available():  # asked only now: a GPU must not be touched before the swarm has forked
+            model.to("cuda")
         reporter.start()
         reporter.update(parameters=count_parameters(model), addresses=self._peer.addresses, device=str(model.device))
         self._trainer = Trainer(config, model, dataset, self._peer, reporter, self._control)
@@ -109,7 +114,7 @@ class _Run:
         try:
             final = self._trainer.run()
         finally:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # a DHT that no longer answers must not hide how the run ended
                 self._peer.leave(final)
         self._reporter.phase("done", "completed", message="the run is complete")
 

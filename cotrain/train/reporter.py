@@ -80,6 +80,10 @@ class StatusReporter:
             self._add_record(kind, message, level, data or {})
         self._urgent.set()
 
+    def flush(self) -> None:
+        """Write the snapshot now, in this thread: for before `start`."""
+        self._write()
+
     def stop(self) -> None:
         """Write the last snapshot and end the thread."""
         self._stopping = True
