@@ -254,5 +254,3 @@ async def _end(child: Child) -> None:
 def _tail(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return " | ".join(lines[-3:]) or "nothing was written"
-
-

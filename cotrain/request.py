@@ -146,7 +146,7 @@ _SECTION_TO_REQUEST = {
     "train": "training",
     "swarm": "distributed",
     "checkpoint": "",
-    "run": "",
+    "runconfig": "",
 }
 
 

@@ -11,7 +11,8 @@ average lost is added to the next one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,6 +30,7 @@ from cotrain.train.codec import Codec
 
 logger = get_logger(__name__)
 T = TypeVar("T")
+Replies = AsyncGenerator[AveragingData, None]
 
 PREFETCH = 2
 """Parts that are encoded or checked ahead of the network."""
@@ -95,7 +97,7 @@ class Exchange:
     residuals: Residuals
     codec: Codec
     group_id: bytes
-    open_stream: Callable[[str, AsyncIterator[AveragingData]], AsyncIterator[AveragingData]]
+    open_stream: Callable[[str, AsyncIterator[AveragingData]], Replies]
     timeouts: Timeouts = field(default_factory=Timeouts)
     suspects: set[str] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
@@ -124,37 +126,39 @@ class Exchange:
     async def _send_to(self, reducer: str) -> None:
         indices = [i for i, part in enumerate(self.parts) if part.reducer == reducer]
         try:
-            count = 0
             replies = self._replies(reducer, indices)
             async for index, encoded in amap_in_executor(self._check_average, replies, max_prefetch=PREFETCH):
                 self.ledger.put(index, encoded)
-                count += 1
-            if count != len(indices):
-                raise SwarmError(f"sent {count} of {len(indices)} averages", field=reducer)
         except Exception as error:
             logger.info(f"reducer {reducer} failed: {error!r}")
             self.suspects.add(reducer)
 
     async def _replies(self, reducer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, AveragingData]]:
-        remaining = iter(indices)
-        stream = self.open_stream(reducer, self._contributions(indices))
-        async for message in aiter_with_timeout(stream, self.timeouts.reducer_s):
-            self.traffic.received += message.ByteSize()
-            index = next(remaining, None)
-            if index is None:
-                raise SwarmError("sent more averages than it has parts", field=reducer)
-            yield index, message
+        """The reducer's answers with the parts they are about; the stream is closed after the last."""
+        async with aclosing(self.open_stream(reducer, self._contributions(indices))) as stream:
+            messages = aiter_with_timeout(stream, self.timeouts.reducer_s)
+            for index in indices:
+                message = await anext(messages, None)
+                if message is None:
+                    raise SwarmError(f"ended its stream before the average of part {index}", field=reducer)
+                self.traffic.received += message.ByteSize()
+                yield index, message
 
     async def _contributions(self, indices: Sequence[int]) -> AsyncIterator[AveragingData]:
         first = True
-        async for encoded in amap_in_executor(self._encode_contribution, as_aiter(*indices), max_prefetch=PREFETCH):
-            message = AveragingData(
-                code=averaging_pb2.PART_FOR_AVERAGING, group_id=self.group_id if first else b"",
-                tensor_part=runtime_pb2.Tensor(buffer=encoded),
-            )  # fmt: skip
-            first = False
-            self.traffic.sent += message.ByteSize()
-            yield message
+        try:
+            async for encoded in amap_in_executor(self._encode_contribution, as_aiter(*indices), max_prefetch=PREFETCH):
+                message = AveragingData(
+                    code=averaging_pb2.PART_FOR_AVERAGING, group_id=self.group_id if first else b"",
+                    tensor_part=runtime_pb2.Tensor(buffer=encoded),
+                )  # fmt: skip
+                first = False
+                self.traffic.sent += message.ByteSize()
+                yield message
+        except Exception as error:
+            # hivemind would report it only once the replies end, and the reducer would wait for its time-out
+            logger.warning(f"a contribution could not be encoded: {error!r}")
+            yield AveragingData(code=averaging_pb2.INTERNAL_ERROR, group_id=self.group_id)
 
     def _encode_contribution(self, index: int) -> bytes:
         part = self.parts[index]
@@ -183,12 +187,12 @@ class Exchange:
         try:
             for index in self._mine:
                 await self._averaged[index].wait()
-                message = AveragingData(
-                    code=averaging_pb2.AVERAGED_PART,
-                    tensor_part=runtime_pb2.Tensor(buffer=self.ledger.encoded(index)),
-                )
+                message = _reply(self.ledger.encoded(index))
                 self.traffic.sent += message.ByteSize()
                 yield message
+            # the sender hangs up once it has everything, which ends this: p2pd resets a stream whose end is closed, and
+            # an average that is still under way would be lost
+            await asyncio.sleep(self.timeouts.sender_s)
         finally:
             if not receiver.done():
                 receiver.cancel()
@@ -202,6 +206,8 @@ class Exchange:
                 self.traffic.received += message.ByteSize()
                 if index is None:
                     raise SwarmError("sent more parts than it was asked for", field=sender)
+                if message.code == averaging_pb2.INTERNAL_ERROR:
+                    raise SwarmError(f"could not encode part {index}", field=sender)
                 if len(message.tensor_part.buffer) != self.codec.encoded_bytes(self.parts[index].numel):
                     raise SwarmError(f"sent part {index} in a wrong size", field=sender)
                 if index in self._inbox:
@@ -235,29 +241,51 @@ class Exchange:
         self._note_collected(index)
         await self._collected[index].wait()
         received = self._inbox.pop(index)
-        encoded = await asyncio.get_running_loop().run_in_executor(None, self._average, index, received)
-        self.ledger.put(index, encoded)
+        try:
+            encoded = await asyncio.get_running_loop().run_in_executor(None, self._average, index, received)
+            self.ledger.put(index, encoded)
+        except Exception as error:
+            # the round goes on without this part, and those that wait for it hear of it at once
+            logger.warning(f"part {index} could not be averaged: {error!r}")
         self._averaged[index].set()
 
     def _average(self, index: int, received: dict[str, bytes]) -> bytes:
         part = self.parts[index]
         contributions, weights = [], []
         for member, weight in zip(self.members, self.weights, strict=True):
-            if member == self.me:
-                contributions.append(self.vector[part.start : part.stop])
-                self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
-            elif member in received:
-                try:
-                    contributions.append(self.codec.decode(received[member], part.numel))
-                except ValueError as error:
-                    logger.warning(f"part {index} of {member} ignored: {error}")
-                    self.suspects.add(member)
-                    continue
-            else:
-                continue
-            weights.append(weight)
+            contribution = self._own_contribution(part) if member == self.me else self._decode(part, member, received)
+            if contribution is not None:
+                contributions.append(contribution)
+                weights.append(weight)
+        if not contributions:
+            raise SwarmError("no contribution could be used")
         lost = self.residuals.average[part.start : part.stop]
         average = weighted_mean(contributions, weights).add_(lost)
         encoded = self.codec.encode(average)
         torch.sub(average, self.codec.decode(encoded, part.numel), out=lost)
         return encoded
+
+    def _own_contribution(self, part: Part) -> Tensor | None:
+        values = self.vector[part.start : part.stop]
+        if not bool(torch.isfinite(values).all()):
+            logger.warning("this peer's contribution is not finite: left out")
+            return None
+        self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
+        return values
+
+    def _decode(self, part: Part, member: str, received: dict[str, bytes]) -> Tensor | None:
+        if member not in received:
+            return None
+        try:
+            return self.codec.decode(received[member], part.numel)
+        except ValueError as error:
+            logger.warning(f"a contribution of {member} ignored: {error}")
+            self.suspects.add(member)
+            return None
+
+
+def _reply(encoded: bytes | None) -> AveragingData:
+    """An average for those who contributed to it, or the word that there is none."""
+    if encoded is None:
+        return AveragingData(code=averaging_pb2.INTERNAL_ERROR)
+    return AveragingData(code=averaging_pb2.AVERAGED_PART, tensor_part=runtime_pb2.Tensor(buffer=encoded))

@@ -11,6 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Any, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
 
@@ -28,8 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cotrain.errors import SwarmError
-from cotrain.swarm.all_reduce import Exchange, Residuals, Timeouts, Traffic
+from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Traffic
 from cotrain.swarm.commit import Agreement, Links, Vote
+from cotrain.swarm.group import GroupSearch, read_announcements
 from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
 from cotrain.swarm.rounds import Announcement, averaging_weights, quorate_members, round_totals
 from cotrain.swarm.state import SharedState, StateService
@@ -95,18 +97,6 @@ class PartsRequest(BaseModel):
     indices: Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=100_000)]
 
 
-@dataclass(frozen=True)
-class _Search:
-    """What hivemind's matchmaking needs to know of a step."""
-
-    scheduled_time: float
-    deadline: float
-    data_for_gather: bytes
-
-    def get_timeout(self) -> float:
-        return max(0.0, self.deadline - get_dht_time())
-
-
 @dataclass
 class _Group:
     """A group that this peer is or was a member of."""
@@ -159,6 +149,7 @@ class RoundAverager(DecentralizedAverager):
 
     # ---------------------------------------------------------------------------- in the averager's process
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
+        renew_thread_pool()
         self._group_known = asyncio.Condition()
         await super().add_p2p_handlers(p2p, *args, **kwargs)
         await self._state_service.add_p2p_handlers(p2p, namespace=self.prefix)
@@ -186,7 +177,7 @@ class RoundAverager(DecentralizedAverager):
         self._matchmaking.target_group_size = expected_peers
         self._matchmaking.potential_leaders.target_group_size = expected_peers
         scheduled = get_dht_time() + self._matchmaking_s
-        search = _Search(scheduled, scheduled + 0.5 * self._matchmaking_s, said)
+        search = GroupSearch(scheduled, scheduled + 0.5 * self._matchmaking_s, said)
         try:
             group = await self._matchmaking.look_for_group(search)
         except Exception as error:
@@ -201,7 +192,7 @@ class RoundAverager(DecentralizedAverager):
 
     async def _average_with(self, info: GroupInfo, mine: Announcement, matchmaking_s: float) -> RoundOutcome:
         started, me = time.monotonic(), self.peer_id.to_base58()
-        announcements = _read_announcements(info)
+        announcements = read_announcements(info)
         quorate = quorate_members(announcements)
         if me not in quorate.members:
             raise OutdatedStateError(
@@ -280,9 +271,10 @@ class RoundAverager(DecentralizedAverager):
     def _stub(self, peer: str) -> Any:
         return self.get_stub(self._p2p, PeerID.from_base58(peer), namespace=self.prefix)
 
-    async def _open_stream(self, reducer: str, requests: AsyncIterator[AveragingData]) -> AsyncIterator[AveragingData]:
-        async for message in await self._stub(reducer).rpc_aggregate_part(requests):
-            yield message
+    async def _open_stream(self, reducer: str, requests: AsyncIterator[AveragingData]) -> Replies:
+        async with aclosing(await self._stub(reducer).rpc_aggregate_part(requests)) as replies:
+            async for message in replies:
+                yield message
 
     def _links(self, group_id: bytes, traffic: Traffic) -> Links:
         async def call(peer: str, vote: Vote) -> Vote:
@@ -367,6 +359,16 @@ class RoundAverager(DecentralizedAverager):
         yield  # makes this a stream, an empty one
 
 
+def renew_thread_pool() -> None:
+    """Make torch safe for several new threads of a forked process; call it in a new thread, before there are others.
+
+    If the parent had called `torch.set_num_threads`, each new thread's first operation asks for torch's thread pool.
+    After a fork the first to ask replaces the inherited one, without a lock: two at once fail with "Invalid thread
+    pool!".
+    """
+    torch.get_num_threads()
+
+
 async def fetch_round(
     p2p: P2P, peer: str, session: str, round_: int, codec: Codec, out: Tensor, *, timeout_s: float
 ) -> RoundTotals | None:
@@ -395,17 +397,3 @@ async def fetch_round(
         else:
             out[start:stop] = 0.0
     return RoundTotals(header.samples, header.positions)
-
-
-def _read_announcements(info: GroupInfo) -> dict[str, Announcement]:
-    """What each member of a formed group announced. Raises SwarmError for a group that cannot be."""
-    peers = [peer.to_base58() for peer in info.peer_ids]
-    if len(set(peers)) != len(peers):
-        raise SwarmError("the leader formed a group with a peer twice")
-    announcements = {}
-    for peer, said in zip(peers, info.gathered, strict=True):
-        try:
-            announcements[peer] = Announcement.model_validate_json(said)
-        except ValueError as error:
-            raise SwarmError(f"announced what cannot be read: {error}", field=peer) from error
-    return announcements

@@ -10,7 +10,7 @@ import multiprocessing as mp
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from cotrain.swarm.hardening import limit_message_nesting
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
 from cotrain.swarm.peer import SwarmPeer, start_dht
+from cotrain.swarm.state import download_state
 from cotrain.train.diloco import OuterOptimizer, OuterState
 from cotrain.train.synchronizer import LocalWork, RoundNotClosed, StateOutdated
 
@@ -95,6 +96,13 @@ class ObserverChild(_Child):
             loop=self.loop,
         )
 
+    def identity(self) -> str:
+        return str(self.dht.peer_id.to_base58())
+
+    def ping(self) -> bool:
+        """Whether the DHT's process lives and answers."""
+        return self.dht.is_alive() and self.dht.get("nothing", latest=True, return_future=True).result(10.0) is None
+
     def addresses(self) -> list[str]:
         return [str(address) for address in self.dht.get_visible_maddrs()]
 
@@ -119,13 +127,17 @@ class PeerChild(_Child):
     def __init__(self, config: RunConfig, folder: Path, initial_peers: list[str], number: int):
         key = folder / f"peer{number}.key"
         load_or_create_peer_key(key)
-        self.number, self.round_seed = number, 0
+        self.number = number
         self.optimizer = OuterOptimizer.from_config(config, WANTED)
         self.peer = SwarmPeer(
             config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
             host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
         )  # fmt: skip
         self.state = OuterState.initial(torch.zeros(NUMEL))
+        self.pseudo_gradient = torch.zeros(NUMEL)
+
+    def identity(self) -> str:
+        return self.peer.peer_id
 
     def join(self) -> tuple[int, str]:
         self.state = self.peer.join(self.state)
@@ -136,10 +148,15 @@ class PeerChild(_Child):
         self.peer._directory.wait_for(lambda view: self.peer.peers >= peers, 20)
         return self.peer.peers
 
+    def sees_round(self, round_: int) -> bool:
+        """Wait until somebody serves the state of this round or a later one."""
+        return self.peer._directory.wait_for(lambda view: bool(view.donors(round_)), 20)
+
     def average(self, seed: int, samples: int = 8) -> dict[str, Any]:
         """Announce, average a random pseudo-gradient, take the outer step; what happened and the digest after it."""
         generator = torch.Generator().manual_seed(1000 * seed + self.number)
         local = self.state.parameters + 0.01 * torch.randn(NUMEL, generator=generator)
+        self.pseudo_gradient = self.state.parameters - local
         self.peer.begin_round(self.state, local, LocalWork(steps=4, samples=samples, ranks=2))
         try:
             closed = self.peer.poll_round(60.0)
@@ -155,13 +172,34 @@ class PeerChild(_Child):
         self.state = self.peer.publish(newer, newer.digest())
         return {
             "closed": True, "digest": self.state.digest(), "round": self.state.round, "sent": closed.bytes_sent,
-            "samples": self.state.samples, **closed.summary,
+            "committed": self.state.samples, **closed.summary,
         }  # fmt: skip
+
+    def brought_and_averaged(self) -> tuple[list[float], list[float]]:
+        """This peer's pseudo-gradient of the last round, and the round's average as it got it."""
+        return self.pseudo_gradient.tolist(), self.peer.average().tolist()
 
     def corrupt(self) -> str:
         self.state.parameters[7] += 1.0
         self.state = self.peer.publish(self.state, self.state.digest())
         return self.state.digest()
+
+    def serve_with_wrong_digest(self) -> tuple[int, str]:
+        """Serve a state that has not the digest it is announced with."""
+        digest = OuterState.initial(torch.ones(NUMEL)).digest()
+        self.state = self.peer.publish(self.state, digest)
+        return self.state.round, digest
+
+    def download(self, donors: list[tuple[str, int, str]], timeout_s: float) -> str:
+        """Download the state from these donors, as a joiner does; its digest."""
+
+        async def fetch() -> OuterState:
+            p2p = await self.peer._dht.replicate_p2p()
+            return await download_state(
+                p2p, lambda: donors, self.peer._config.session.id, NUMEL, timeout_s=timeout_s
+            )  # fmt: skip
+
+        return self.peer._loop.run(fetch(), 2 * timeout_s).digest()
 
     def resync(self) -> tuple[int, str]:
         self.state = self.peer.resync(self.state)
@@ -179,7 +217,11 @@ class ChildHandle:
         self.process = _fork.Process(target=_serve, args=(build, theirs))
         self.process.start()
         theirs.close()
+
+    def ready(self) -> ChildHandle:
+        """Wait until the process answers."""
         self.result()
+        return self
 
     def send(self, method: str, *arguments: Any) -> None:
         self.pipe.send((method, arguments))
@@ -235,20 +277,23 @@ class TestSwarm:
 
     def __init__(self, folder: Path, config: RunConfig):
         self.folder, self.config = folder, config
-        self.observer = ChildHandle(lambda: ObserverChild(config, folder))
+        self.observer = ChildHandle(lambda: ObserverChild(config, folder)).ready()
         self.addresses: list[str] = self.observer.call("addresses")
         self.peers: list[ChildHandle] = []
 
     def add_peers(self, count: int) -> list[ChildHandle]:
         """Start peers and let them join."""
-        added = []
-        for _ in range(count):
-            number = len(self.peers)
-            handle = ChildHandle(lambda n=number: PeerChild(self.config, self.folder, self.addresses, n))
-            self.peers.append(handle)
-            added.append(handle)
+        return self.start_peers(range(len(self.peers), len(self.peers) + count))
+
+    def start_peers(self, numbers: Iterable[int]) -> list[ChildHandle]:
+        """Start the peers with these numbers, which stand for their identities, and let them join."""
+        added = [
+            ChildHandle(lambda n=number: PeerChild(self.config, self.folder, self.addresses, n)) for number in numbers
+        ]
+        self.peers += added
         for handle in added:
-            handle.call("join")
+            handle.ready()
+        self.all(added, "join")
         return added
 
     @staticmethod
