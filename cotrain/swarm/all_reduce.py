@@ -26,6 +26,7 @@ from torch import Tensor
 from cotrain.errors import SwarmError
 from cotrain.swarm.aggregate import weighted_mean
 from cotrain.swarm.parts import Part, PartLedger
+from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import Codec
 
 logger = get_logger(__name__)
@@ -34,6 +35,10 @@ Replies = AsyncGenerator[AveragingData, None]
 
 PREFETCH = 2
 """Parts that are encoded or checked ahead of the network."""
+
+
+class NotInGroup(SwarmError):
+    """A member that does not know the group: its matchmaking ended otherwise."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ class Exchange:
             replies = self._replies(reducer, indices)
             async for index, encoded in amap_in_executor(self._check_average, replies, max_prefetch=PREFETCH):
                 self.ledger.put(index, encoded)
+        except NotInGroup:
+            # it will not send anything either: do not wait for its contribution
+            self._drop(reducer, "is not in the group")
+            self.suspects.add(reducer)
         except Exception as error:
             logger.info(f"reducer {reducer} failed: {error!r}")
             self.suspects.add(reducer)
@@ -171,6 +180,8 @@ class Exchange:
     def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes]:
         index, message = numbered
         encoded, part = message.tensor_part.buffer, self.parts[index]
+        if message.code == averaging_pb2.BAD_GROUP_ID:
+            raise NotInGroup("gave up the group that others believe in", field=part.reducer)
         if message.code != averaging_pb2.AVERAGED_PART:
             raise SwarmError(f"answered with code {message.code}", field=part.reducer)
         self.codec.decode(encoded, part.numel)  # raises ValueError for what must not be passed on
@@ -190,9 +201,7 @@ class Exchange:
                 message = _reply(self.ledger.encoded(index))
                 self.traffic.sent += message.ByteSize()
                 yield message
-            # the sender hangs up once it has everything, which ends this: p2pd resets a stream whose end is closed, and
-            # an average that is still under way would be lost
-            await asyncio.sleep(self.timeouts.sender_s)
+            await await_hang_up()
         finally:
             if not receiver.done():
                 receiver.cancel()

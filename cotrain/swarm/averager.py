@@ -8,7 +8,6 @@ while the step "succeeds".
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -33,16 +32,16 @@ from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Tra
 from cotrain.swarm.commit import Agreement, Links, Vote
 from cotrain.swarm.group import GroupSearch, read_announcements
 from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
+from cotrain.swarm.results import RoundService
 from cotrain.swarm.rounds import Announcement, averaging_weights, quorate_members, round_totals
 from cotrain.swarm.state import SharedState, StateService
+from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import BLOCK, Codec
 from cotrain.train.diloco import RoundTotals
 
 logger = get_logger(__name__)
 
-ROUNDS_KEPT = 4
-"""Rounds whose averaged bytes are kept for peers that follow or repair."""
-GROUP_WAIT_S = 5.0
+GROUP_WAIT_S = 2.0
 """How long a message may arrive before its group is known here."""
 
 
@@ -74,18 +73,6 @@ class RoundOutcome:
     reducing_s: float
     bytes_sent: int
     bytes_received: int
-
-
-class RoundHeader(BaseModel):
-    """First message of a fetched round: the average's parts follow as encoded bytes, one message each."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    round: Annotated[int, Field(ge=0)]
-    samples: Annotated[int, Field(ge=0, le=2**60)]
-    positions: Annotated[int, Field(ge=0, le=2**60)]
-    parts: Annotated[list[tuple[int, int, bool]], Field(max_length=100_000)]
-    """(start, stop, present) of each part; one that is not present counts as zero and is not sent."""
 
 
 class PartsRequest(BaseModel):
@@ -123,8 +110,8 @@ class RoundAverager(DecentralizedAverager):
         self._state_service = StateService(state)
         self._residuals: Residuals | None = None
         self._groups: dict[str, _Group] = {}
-        self._group_known: asyncio.Condition | None = None
-        self._results: dict[int, tuple[RoundHeader, list[bytes]]] = {}
+        self._group_opened: asyncio.Event | None = None
+        self._round_service = RoundService()
         self._matchmaking_s = matchmaking_s
         super().__init__(
             [vector], dht, start=True, prefix=session, target_group_size=None,
@@ -150,9 +137,10 @@ class RoundAverager(DecentralizedAverager):
     # ---------------------------------------------------------------------------- in the averager's process
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
         renew_thread_pool()
-        self._group_known = asyncio.Condition()
+        self._group_opened = asyncio.Event()
         await super().add_p2p_handlers(p2p, *args, **kwargs)
         await self._state_service.add_p2p_handlers(p2p, namespace=self.prefix)
+        await self._round_service.add_p2p_handlers(p2p, namespace=self.prefix)
 
     async def _forget_residuals(self) -> None:
         self._residuals = None
@@ -205,13 +193,13 @@ class RoundAverager(DecentralizedAverager):
         numel = self._averaged_tensors[0].numel()
         residuals = (self._residuals or Residuals.zeros(numel)).clone()
         group = self._open_group(info.group_id, quorate.round, quorate.members, weights, residuals)
-        await self._register(info.group_id.hex(), group)
+        self._register(info.group_id.hex(), group)
         await group.exchange.run()
         manifest = await group.agreement.decide()
         encoded = [group.exchange.ledger.encoded(i) if d is not None else None for i, d in enumerate(manifest)]
         await asyncio.get_running_loop().run_in_executor(None, self._apply, group, encoded)
         self._residuals = residuals
-        self._keep_result(group, totals, encoded)
+        self._round_service.keep(quorate.round, totals, group.exchange.parts, encoded)
         traffic = group.exchange.traffic
         return RoundOutcome(
             round=quorate.round, members=quorate.members, weights=tuple(weights), totals=totals,
@@ -242,13 +230,13 @@ class RoundAverager(DecentralizedAverager):
         )  # fmt: skip
         return _Group(round_, members, exchange, agreement)
 
-    async def _register(self, group: str, state: _Group) -> None:
-        assert self._group_known is not None
-        async with self._group_known:
-            self._groups[group] = state
-            for old in list(self._groups)[:-2]:
-                del self._groups[old]
-            self._group_known.notify_all()
+    def _register(self, group: str, state: _Group) -> None:
+        assert self._group_opened is not None
+        self._groups[group] = state
+        for old in list(self._groups)[:-2]:
+            del self._groups[old]
+        self._group_opened.set()  # wakes all that wait; those who come later wait for the next one
+        self._group_opened = asyncio.Event()
 
     @torch.no_grad()
     def _apply(self, group: _Group, encoded: Sequence[bytes | None]) -> None:
@@ -259,13 +247,6 @@ class RoundAverager(DecentralizedAverager):
                 values.zero_()
             else:
                 values.copy_(self._codec.decode(buffer, part.numel))
-
-    def _keep_result(self, group: _Group, totals: RoundTotals, encoded: Sequence[bytes | None]) -> None:
-        parts = [(p.start, p.stop, e is not None) for p, e in zip(group.exchange.parts, encoded, strict=True)]
-        header = RoundHeader(round=group.round, samples=totals.samples, positions=totals.positions, parts=parts)
-        self._results[group.round] = (header, [buffer for buffer in encoded if buffer is not None])
-        for old in sorted(self._results)[:-ROUNDS_KEPT]:
-            del self._results[old]
 
     # ------------------------------------------------------------------------------------------ links to other members
     def _stub(self, peer: str) -> Any:
@@ -286,19 +267,23 @@ class RoundAverager(DecentralizedAverager):
 
         async def fetch(peer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
             request = PartsRequest(group=group_id.hex(), indices=list(indices))
-            stream = await self._stub(peer).rpc_fetch_parts(BytesValue(value=request.model_dump_json().encode()))
-            async for message in aiter_with_timeout(stream, self._timeouts.vote_s):
-                traffic.received += message.ByteSize()
-                yield int.from_bytes(message.value[:4], "big"), message.value[4:]
+            call = self._stub(peer).rpc_fetch_parts(BytesValue(value=request.model_dump_json().encode()))
+            async with aclosing(await call) as stream:
+                messages = aiter_with_timeout(stream, self._timeouts.vote_s)
+                for _ in indices:
+                    message = await anext(messages)
+                    traffic.received += message.ByteSize()
+                    yield int.from_bytes(message.value[:4], "big"), message.value[4:]
 
         return Links(call, fetch)
 
     async def _group_of(self, group: str, caller: str) -> _Group:
         """The group that a message is about; raises SwarmError for one that this peer and the caller are not in."""
-        assert self._group_known is not None
         try:
-            async with self._group_known:
-                await asyncio.wait_for(self._group_known.wait_for(lambda: group in self._groups), GROUP_WAIT_S)
+            async with asyncio.timeout(GROUP_WAIT_S):
+                while group not in self._groups:
+                    assert self._group_opened is not None
+                    await self._group_opened.wait()
         except TimeoutError:
             raise SwarmError(f"not a member of group {group[:12]}") from None
         if caller not in self._groups[group].members:
@@ -306,6 +291,14 @@ class RoundAverager(DecentralizedAverager):
         return self._groups[group]
 
     # ------------------------------------------------------------------------------------------ RPCs
+    async def rpc_join_group(
+        self, request: averaging_pb2.JoinRequest, context: P2PContext
+    ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
+        """hivemind's own, but the word that the group begins must not be lost: the leader would begin without us."""
+        async for message in super().rpc_join_group(request, context):
+            yield message
+        await await_hang_up()
+
     async def rpc_aggregate_part(
         self, stream: AsyncIterator[AveragingData], context: P2PContext
     ) -> AsyncIterator[AveragingData]:
@@ -316,6 +309,7 @@ class RoundAverager(DecentralizedAverager):
             group = await self._group_of(first.group_id.hex(), sender)
         except SwarmError:
             yield AveragingData(code=averaging_pb2.BAD_GROUP_ID)
+            await await_hang_up()
             return
         async for message in group.exchange.serve(sender, achain(as_aiter(first), stream)):
             yield message
@@ -332,24 +326,13 @@ class RoundAverager(DecentralizedAverager):
         return BytesValue(value=answer.model_dump_json().encode())
 
     async def rpc_fetch_parts(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
-        """A member fetches encoded averages that it lacks: index (4 bytes, big-endian), then the bytes."""
+        """A member fetches encoded averages that it lacks: index (4 bytes, big-endian), then the bytes, if any."""
         wanted = PartsRequest.model_validate_json(request.value)
         group = await self._group_of(wanted.group, context.remote_id.to_base58())
         for index in wanted.indices:
-            encoded = group.exchange.ledger.encoded(index)
-            if encoded is not None:
-                yield BytesValue(value=index.to_bytes(4, "big") + encoded)
-
-    async def rpc_fetch_round(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
-        """Anybody in the swarm fetches the average of a recent round (request: the round, decimal)."""
-        found = self._results.get(int(request.value.decode()))
-        if found is None:
-            yield BytesValue()
-            return
-        header, encoded = found
-        yield BytesValue(value=header.model_dump_json().encode())
-        for buffer in encoded:
-            yield BytesValue(value=buffer)
+            encoded = group.exchange.ledger.encoded(index) or b""
+            yield BytesValue(value=index.to_bytes(4, "big") + encoded)
+        await await_hang_up()
 
     async def rpc_download_state(
         self, _request: averaging_pb2.DownloadRequest, _context: P2PContext
@@ -367,33 +350,3 @@ def renew_thread_pool() -> None:
     pool!".
     """
     torch.get_num_threads()
-
-
-async def fetch_round(
-    p2p: P2P, peer: str, session: str, round_: int, codec: Codec, out: Tensor, *, timeout_s: float
-) -> RoundTotals | None:
-    """Fetch the average of round `round_` from a peer into `out` [n]; None if the peer no longer holds it.
-
-    Raises ValueError (or SwarmError) for bytes that do not decode to n values.
-    """
-    stub = RoundAverager.get_stub(p2p, PeerID.from_base58(peer), namespace=session)
-    stream = await asyncio.wait_for(stub.rpc_fetch_round(BytesValue(value=str(round_).encode())), timeout_s)
-    messages = aiter(aiter_with_timeout(stream, timeout_s))
-    first = await anext(messages, BytesValue())
-    if not first.value:
-        return None
-    header = RoundHeader.model_validate_json(first.value)
-    bounds = [
-        0,
-        *itertools.chain.from_iterable((start, stop) for start, stop, _ in header.parts),
-        out.numel(),
-    ]
-    if bounds[::2] != bounds[1::2] or header.round != round_:
-        raise SwarmError("sent parts that do not make up the vector", field=peer)
-    for start, stop, present in header.parts:
-        if present:
-            message = await anext(messages)
-            out[start:stop] = codec.decode(message.value, stop - start)
-        else:
-            out[start:stop] = 0.0
-    return RoundTotals(header.samples, header.positions)

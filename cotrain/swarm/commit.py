@@ -178,14 +178,19 @@ class Agreement:
 
     async def _announce(self, ballot: int, manifest: Manifest) -> None:
         self._settle(manifest)
+        for suspect in self._suspects & set(self._others):  # they may live after all, but nobody waits for them
+            self._tell_soon(suspect, manifest)
         await self._ask_all(self._vote("decide", ballot, manifest))
 
     async def _ask_all(self, vote: Vote) -> dict[str, Vote]:
-        """Answers of those others that answered."""
-        answers = await asyncio.gather(*(self._links.call(peer, vote) for peer in self._others), return_exceptions=True)
+        """Answers of those others that answered. Suspects are asked only where the rest is no quorum."""
+        peers = [peer for peer in self._others if peer not in self._suspects]
+        if len(peers) + 1 < self._quorum:
+            peers = self._others
+        answers = await asyncio.gather(*(self._links.call(peer, vote) for peer in peers), return_exceptions=True)
         return {
             peer: answer
-            for peer, answer in zip(self._others, answers, strict=True)
+            for peer, answer in zip(peers, answers, strict=True)
             if isinstance(answer, Vote) and answer.op == vote.op
         }
 
@@ -212,9 +217,12 @@ class Agreement:
         self._reports[caller] = tuple(vote.manifest)
         self._report_arrived.set()
         if self._decision.done():  # it came too late to be told with the others
-            notice = asyncio.create_task(self._tell(caller, self._decision.result()))
-            self._notices.add(notice)
-            notice.add_done_callback(self._notices.discard)
+            self._tell_soon(caller, self._decision.result())
+
+    def _tell_soon(self, peer: str, manifest: Manifest) -> None:
+        notice = asyncio.create_task(self._tell(peer, manifest))
+        self._notices.add(notice)
+        notice.add_done_callback(self._notices.discard)
 
     async def _tell(self, peer: str, manifest: Manifest) -> None:
         ballot = self._members.index(self._me)  # a ballot that this member leads

@@ -12,8 +12,8 @@ import torch
 from hivemind.p2p import P2P
 from hivemind.utils import get_logger
 
-from cotrain.swarm.averager import fetch_round
 from cotrain.swarm.dht import SwarmView
+from cotrain.swarm.results import fetch_round
 from cotrain.swarm.state import SharedState, download_state
 from cotrain.train.codec import Codec
 from cotrain.train.diloco import OuterOptimizer, OuterState

@@ -34,6 +34,8 @@ FAREWELL_TIMEOUT_S = 30.0
 HANDOVER_TIMEOUT_S = 600.0
 """How long the last peers of a session keep its final state for a checkpointer that is away."""
 HELLO_TIMEOUT_S = 10.0
+ROUND_LIMIT_S = 300.0
+"""Longer than every wait of a round together: whoever takes longer hangs."""
 RETRY_AFTER_S = 3.0
 """After a round that was not closed: long enough that every peer that lives has written a newer record."""
 
@@ -93,7 +95,7 @@ class SwarmPeer:
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
-        self._retry_at = 0.0
+        self._retry_at = self._begun_at = 0.0
 
     def _on_wait(self, what: str) -> None:
         if what != self._waiting_for:
@@ -251,6 +253,7 @@ class SwarmPeer:
             round=state.round, digest=self._digest, committed=state.samples, steps=work.steps, samples=work.samples,
             ranks=work.ranks, warm=work.warm,
         )  # fmt: skip
+        self._begun_at = time.monotonic()
         self._round_future = self._averager.close_round(announcement, expected_peers=len(self._expected) + 1)
 
     def _is_absent(self, peer: str, record: PeerRecord) -> bool:
@@ -284,6 +287,11 @@ class SwarmPeer:
     def _check_averager(self) -> None:
         if not self._averager.is_alive():
             raise SwarmError("the averaging process has died", hint="the agent starts the run again")
+        if time.monotonic() - self._begun_at > ROUND_LIMIT_S:
+            raise SwarmError(
+                f"the averaging process has said nothing for {ROUND_LIMIT_S:.0f} s",
+                hint="the agent starts the run again",
+            )
 
     def _end_round(self) -> None:
         self._round_future = None

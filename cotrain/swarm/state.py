@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from typing import Annotated, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
 
 import torch
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cotrain.errors import IntegrityError, SwarmError
+from cotrain.swarm.streams import await_hang_up
 from cotrain.train.diloco import OuterState
 
 logger = get_logger(__name__)
@@ -123,6 +125,7 @@ class StateService(ServicerBase):
                 if content is None:
                     return  # overwritten by a newer round: the caller asks again
                 yield BytesValue(value=content)
+            await await_hang_up()
         finally:
             self._downloads -= 1
 
@@ -144,25 +147,26 @@ class StateDownload:
             self._header, self._received = None, 0
         request = StateRequest(round=round_, offset=self._received)
         stub = StateService.get_stub(p2p, donor, namespace=namespace)
-        stream = await asyncio.wait_for(
-            stub.rpc_fetch_state(BytesValue(value=request.model_dump_json().encode())), CHUNK_TIMEOUT_S
-        )
-        first = True
-        async for message in aiter_with_timeout(stream, CHUNK_TIMEOUT_S):
-            if first and not message.value:
+        call = stub.rpc_fetch_state(BytesValue(value=request.model_dump_json().encode()))
+        async with aclosing(await asyncio.wait_for(call, CHUNK_TIMEOUT_S)) as stream:
+            messages = aiter_with_timeout(stream, CHUNK_TIMEOUT_S)
+            first = await anext(messages, BytesValue())
+            if not first.value or not self._accept_header(StateHeader.model_validate_json(first.value), donor):
                 return None
-            if first:
-                if not self._accept_header(StateHeader.model_validate_json(message.value), donor):
+            while self._received < len(self._bytes):
+                message = await anext(messages, None)
+                if message is None:
                     return None
-                first = False
-                continue
-            end = self._received + len(message.value)
-            if end > len(self._bytes):
-                raise IntegrityError("sent more bytes than the state has", field=str(donor))
-            self._bytes[self._received : end] = message.value
-            self._received = end
-            self._progress(end / len(self._bytes))
-        return self._finish(donor) if self._received == len(self._bytes) else None
+                self._take(message.value, donor)
+        return self._finish(donor)
+
+    def _take(self, content: bytes, donor: PeerID) -> None:
+        end = self._received + len(content)
+        if end > len(self._bytes):
+            raise IntegrityError("sent more bytes than the state has", field=str(donor))
+        self._bytes[self._received : end] = content
+        self._received = end
+        self._progress(end / len(self._bytes))
 
     def _accept_header(self, header: StateHeader, donor: PeerID) -> bool:
         """Whether the bytes to come continue what is there; a donor of another state starts the download anew."""
