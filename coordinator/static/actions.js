@@ -25,16 +25,23 @@ function isConfirmed({ label, style, question, consequence }) {
   byId("confirm-text").textContent = consequence;
   byId("confirm-yes").textContent = label;
   byId("confirm-yes").className = style ?? "";
-  dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.onclose = () => resolve(dialog.returnValue === "yes");
+    answer = resolve;
   });
+}
+
+// Not by the dialog's close event: it comes later, when the next question may be open already.
+let answer = () => {};
+
+function settle(isWanted) {
+  byId("confirm").close();
+  answer(isWanted);
 }
 
 /** Close the question unanswered. */
 export function closeQuestion() {
-  byId("confirm").close("");
+  settle(false);
 }
 
 /** Show a button for each of `possible`; `act(action)` is called once it is clicked and confirmed. */
@@ -58,5 +65,6 @@ export function enableActions(enabled) {
   byId("actions").disabled = !enabled;
 }
 
-byId("confirm-yes").onclick = () => byId("confirm").close("yes");
-byId("confirm-no").onclick = () => closeQuestion();
+byId("confirm-yes").onclick = () => settle(true);
+byId("confirm-no").onclick = () => settle(false);
+byId("confirm").oncancel = () => settle(false); // Escape

@@ -33,7 +33,7 @@ from cotrain.swarm.commit import Agreement, Links, Vote
 from cotrain.swarm.group import GroupSearch, read_announcements
 from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
 from cotrain.swarm.results import RoundService
-from cotrain.swarm.rounds import Announcement, averaging_weights, quorate_members, round_totals
+from cotrain.swarm.rounds import Announcement, averaging_weights, missing_for_majority, quorate_members, round_totals
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import BLOCK, Codec
@@ -47,6 +47,10 @@ GROUP_WAIT_S = 2.0
 
 class OutdatedStateError(SwarmError):
     """This peer's outer state is not the one that the group's majority holds: it must download that first."""
+
+
+class MinorityError(SwarmError):
+    """Those that met are too few to close the round for the swarm."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class RoundAverager(DecentralizedAverager):
 
     def __init__(
         self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, matchmaking_s: float,
-        timeouts: Timeouts | None = None,
+        min_peers: int = 1, timeouts: Timeouts | None = None,
     ):  # fmt: skip
         """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory."""
         self._codec, self._timeouts = codec, timeouts or Timeouts()
@@ -112,21 +116,21 @@ class RoundAverager(DecentralizedAverager):
         self._groups: dict[str, _Group] = {}
         self._group_opened: asyncio.Event | None = None
         self._round_service = RoundService()
-        self._matchmaking_s = matchmaking_s
+        self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
         super().__init__(
             [vector], dht, start=True, prefix=session, target_group_size=None,
             min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
         )  # fmt: skip
 
     # ---------------------------------------------------------------------------- in the training process
-    def close_round(self, announcement: Announcement, *, expected_peers: int) -> MPFuture:
+    def close_round(self, announcement: Announcement) -> MPFuture:
         """Find a group and average the vector with it; the future gives a RoundOutcome.
 
         Its exceptions: OutdatedStateError, or SwarmError if there was no group or no decision; the vector is
-        then as it was. With `expected_peers` = 1 the round is closed alone, without looking for anybody.
+        then as it was. A peer that announces nobody else alive closes the round without looking for anybody.
         """
         future: MPFuture = MPFuture()
-        arguments = {"announcement": announcement, "expected_peers": expected_peers, "future": future}
+        arguments = {"announcement": announcement, "future": future}
         self._outer_pipe.send(("_close_round", [], arguments))
         return future
 
@@ -145,10 +149,10 @@ class RoundAverager(DecentralizedAverager):
     async def _forget_residuals(self) -> None:
         self._residuals = None
 
-    async def _close_round(self, *, announcement: Announcement, expected_peers: int, future: MPFuture) -> None:
+    async def _close_round(self, *, announcement: Announcement, future: MPFuture) -> None:
         try:
             started = time.monotonic()
-            group = await self._find_group(announcement, expected_peers)
+            group = await self._find_group(announcement, announcement.alive)
             matchmaking_s = time.monotonic() - started
             future.set_result(await self._average_with(group, announcement, matchmaking_s))
         except SwarmError as error:
@@ -189,6 +193,11 @@ class RoundAverager(DecentralizedAverager):
                 details={"round": quorate.round, "digest": quorate.digest},
             )
         said = [announcements[member] for member in quorate.members]
+        if missing := missing_for_majority(said, self._min_peers):
+            raise MinorityError(
+                f"{len(said)} peers with the same state met, {len(said) + missing} are needed",
+                hint="local work is kept and the round is tried again",
+            )
         weights, totals = averaging_weights(said), round_totals(said)
         numel = self._averaged_tensors[0].numel()
         residuals = (self._residuals or Residuals.zeros(numel)).clone()

@@ -16,7 +16,7 @@ from torch import Tensor
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
 from cotrain.status import TrainingStopped
-from cotrain.swarm.averager import OutdatedStateError, RoundAverager, RoundOutcome
+from cotrain.swarm.averager import MinorityError, OutdatedStateError, RoundAverager, RoundOutcome
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.loop import LoopThread
@@ -34,6 +34,8 @@ FAREWELL_TIMEOUT_S = 30.0
 HANDOVER_TIMEOUT_S = 600.0
 """How long the last peers of a session keep its final state for a checkpointer that is away."""
 HELLO_TIMEOUT_S = 10.0
+MINORITY_RETRY_S = 0.5
+"""After a group of too few: long enough for the others to catch up and to write it."""
 ROUND_LIMIT_S = 300.0
 """Longer than every wait of a round together: whoever takes longer hangs."""
 RETRY_AFTER_S = 3.0
@@ -74,7 +76,7 @@ class SwarmPeer:
         self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
         self._averager = RoundAverager(
             self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared,
-            matchmaking_s=config.swarm.matchmaking_s,
+            matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
         )  # fmt: skip
         # no fork after this line
         self._loop = LoopThread("libp2p")
@@ -251,10 +253,10 @@ class SwarmPeer:
         }
         announcement = Announcement(
             round=state.round, digest=self._digest, committed=state.samples, steps=work.steps, samples=work.samples,
-            ranks=work.ranks, warm=work.warm,
+            ranks=work.ranks, warm=work.warm, alive=len(self._expected) + 1,
         )  # fmt: skip
         self._begun_at = time.monotonic()
-        self._round_future = self._averager.close_round(announcement, expected_peers=len(self._expected) + 1)
+        self._round_future = self._averager.close_round(announcement)
 
     def _is_absent(self, peer: str, record: PeerRecord) -> bool:
         """A peer that did not come to a group counts as gone until it writes a newer record.
@@ -274,14 +276,16 @@ class SwarmPeer:
         except OutdatedStateError as error:
             self._end_round()
             raise StateOutdated(str(error)) from error
+        except MinorityError as error:
+            self._retry_at = time.monotonic() + MINORITY_RETRY_S
+            self._end_round()
+            raise RoundNotClosed(str(error)) from error
         except SwarmError as error:
             self._absent, self._retry_at = dict(self._expected), time.monotonic() + RETRY_AFTER_S
             self._end_round()
             raise RoundNotClosed(str(error)) from error
         self._end_round()
         self._absent = {}
-        if len(outcome.members) < self._config.swarm.min_peers:
-            raise RoundNotClosed(f"{len(outcome.members)} members, min_peers is {self._config.swarm.min_peers}")
         return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, _summary(outcome))
 
     def _check_averager(self) -> None:

@@ -73,6 +73,8 @@ class Announcement(BaseModel):
     """Number of shares it divided the data order into."""
     warm: bool = True
     """False in a late joiner's first round, which carries no weight: its inner optimizer is cold."""
+    alive: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Trainers that it believes to be in the swarm, itself included."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,16 @@ def quorate_members(announcements: Mapping[str, Announcement]) -> Quorate:
     # the round last: a digest covers it, so it decides only between states of which one is a lie
     round_, digest, committed = max(holders, key=lambda state: (len(holders[state]), state[2], state[1], state[0]))
     return Quorate(tuple(sorted(holders[(round_, digest, committed)])), round_, digest)
+
+
+def missing_for_majority(announcements: Sequence[Announcement], min_peers: int) -> int:
+    """How many members a group lacks to close a round; 0 if it may.
+
+    It takes more than half of the trainers that the (lower) median member believes to be alive, or two parts of a swarm
+    would close the same round apart from each other; and `min_peers` at least.
+    """
+    alive = lower_median([said.alive for said in announcements])
+    return max(0, alive // 2 + 1 - len(announcements), min_peers - len(announcements))
 
 
 def counted_samples(announcements: Sequence[Announcement]) -> list[int]:

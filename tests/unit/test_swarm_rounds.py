@@ -17,6 +17,7 @@ from cotrain.swarm.rounds import (
     averaging_weights,
     counted_samples,
     lower_median,
+    missing_for_majority,
     quorate_members,
     round_totals,
     should_close,
@@ -168,3 +169,33 @@ def test_an_announcement_out_of_range_is_refused(change: dict[str, object]) -> N
 @given(st.lists(st.integers(), min_size=1))
 def test_lower_median(values: list[int]) -> None:
     assert lower_median(values) == statistics.median_low(values)
+
+
+# ---------------------------------------------------------------------------------------------- majority
+@pytest.mark.parametrize(
+    ("members", "alive", "min_peers", "missing"),
+    [
+        (1, [1], 1, 0),  # nobody else is there
+        (1, [2], 1, 1),  # the other one of two may be closing the same round elsewhere
+        (2, [2, 2], 1, 0),
+        (2, [3, 3], 1, 0),
+        (1, [3], 1, 1),
+        (2, [4, 4], 1, 1),  # half is not enough: so is the other half
+        (3, [4, 4, 4], 1, 0),
+        (2, [3, 100_000], 1, 0),  # one that exaggerates stops nobody
+        (2, [2, 2], 3, 1),
+    ],
+)
+def test_a_round_takes_more_than_half_of_the_living(
+    members: int, alive: list[int], min_peers: int, missing: int
+) -> None:
+    group = [said().model_copy(update={"alive": count}) for count in alive]
+    assert len(group) == members
+    assert missing_for_majority(group, min_peers) == missing
+
+
+@given(st.integers(2, 50), st.integers(1, 49))
+def test_two_parts_of_a_swarm_never_both_close_a_round(alive: int, part: int) -> None:
+    first, second = min(part, alive - 1), alive - min(part, alive - 1)
+    parts = [[said().model_copy(update={"alive": alive})] * size for size in (first, second)]
+    assert any(missing_for_majority(group, 1) > 0 for group in parts)
