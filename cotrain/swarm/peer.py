@@ -97,7 +97,7 @@ class SwarmPeer:
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
-        self._retry_at = self._begun_at = 0.0
+        self._retry_at = self._begun_at = self._state_noted_at = 0.0
 
     def _on_wait(self, what: str) -> None:
         if what != self._waiting_for:
@@ -185,7 +185,7 @@ class SwarmPeer:
         return stored
 
     def _note_state(self, state: OuterState, digest: str) -> None:
-        self._state, self._digest = state, digest
+        self._state, self._digest, self._state_noted_at = state, digest, time.monotonic()
         if self._active:
             self._announce_state()
 
@@ -226,6 +226,8 @@ class SwarmPeer:
         if time.monotonic() < self._retry_at:
             return False
         view, round_ = self._directory.view, self._state.round
+        if view.seen_at < self._state_noted_at:
+            return False  # it tells where the others were before this state: they may be further
         self._check_not_behind(view, round_)
         here = len([r for r in view.trainers().values() if r.round == round_]) + 1
         if here < self._config.swarm.min_peers:
