@@ -162,11 +162,15 @@ class Demo:
 
         with DemoDisplay() as display:
             while True:
-                view = await api.get(f"/api/v1/sessions/{session}/progress")
-                participants = await api.get(f"/api/v1/sessions/{session}/participants")
-                display.show(view, participants["items"])
-                if view["status"] in FINAL_STATES:
-                    break
+                try:
+                    view = await api.get(f"/api/v1/sessions/{session}/progress")
+                    participants = await api.get(f"/api/v1/sessions/{session}/participants")
+                except UnreachableError:
+                    display.show_away()  # nodes train on without a coordinator: do not end them
+                else:
+                    display.show(view, participants["items"])
+                    if view["status"] in FINAL_STATES:
+                        break
                 self._check_nodes()
                 await asyncio.sleep(POLL_S)
         if view["status"] != "completed":

@@ -43,6 +43,12 @@ class DemoDisplay:
             print(f"{now - self._started:5.0f} s  {progress_line(progress)}")
             sys.stdout.flush()
 
+    def show_away(self) -> None:
+        """Say that the coordinator does not answer."""
+        if self._state != "away":
+            self._state = "away"
+            self._console.print("the coordinator does not answer; the nodes train on")
+
 
 def progress_line(progress: dict[str, Any]) -> str:
     """One line of progress; figures that are not there yet are dashes."""

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from cotrain.process import child_environment
+from cotrain.status import read_status
 from tests.system import assert_gone, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -75,4 +76,30 @@ def test_killing_the_demo_ends_everything_it_started(tmp_path: Path) -> None:
     process.kill()
     process.wait(10)
     process.stdout.close()  # type: ignore[union-attr]
+    assert_gone(children)
+
+
+def _rounds(folder: Path) -> list[int]:
+    """The round of each node that trains."""
+    return [read_status(path).round for path in folder.glob("*/node-*/shared/logs/training/*/12D3*/status.json")]
+
+
+@pytest.mark.parametrize("victim", ["coordinator serve", "node join"])
+def test_the_nodes_of_a_demo_train_on_when_another_process_of_it_is_killed(tmp_path: Path, victim: str) -> None:
+    folder = tmp_path / "demo"
+    process = _demo(folder, "--preset", "nano")
+    try:
+        wait_until(lambda: _rounds(folder) and max(_rounds(folder)) >= 1, limit_s=60, what="a round of the demo")
+        children = _tree(process.pid)
+        killed = next(c for c in children if victim in " ".join(c.cmdline()))
+        gone = [killed, *killed.children(recursive=True)]
+        killed.kill()
+        assert_gone(gone)
+        reached = max(_rounds(folder))
+        wait_until(lambda: max(_rounds(folder)) >= reached + 2, limit_s=60, what="two more rounds")
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
     assert_gone(children)
