@@ -5,28 +5,43 @@ Loaded by the checkpointer's process only: it needs torch.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from pathlib import Path
 
+import torch
 from hivemind.dht import DHT
 
 from coordinator.checkpointer_messages import Following
+from coordinator.session_assets import gather_assets, model_files
+from cotrain.catalog import with_resolved_models
 from cotrain.config import RunConfig
 from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
-from cotrain.protocol import Asset
+from cotrain.status import State
 from cotrain.swarm.dht import DhtThread
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
-from cotrain.train.checkpoint import export_model, load_newest_outer_checkpoint, save_outer_checkpoint
-from cotrain.train.data import PreparedDataset, TokenDataset, prepare_dataset
+from cotrain.train.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    export_model,
+    outer_counters,
+    outer_tensors,
+    read_outer_state,
+)
+from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
+from cotrain.train.data.samples import TaskDataset
 from cotrain.train.diloco import OuterState
-from cotrain.train.evaluate import bigram_baseline, byte_baseline, evaluate, generate_text
+from cotrain.train.distill import load_teacher
+from cotrain.train.early_stopping import EarlyStopping
+from cotrain.train.evaluate import evaluate, generate_text, trivial_losses
+from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, flatten_parameters, load_flat_parameters
+from cotrain.train.parallel import ParallelGroup
 from cotrain.train.reporter import StatusReporter
-from cotrain.train.tokenizer import VOCAB_SIZE, byte_tokenizer
+from cotrain.train.tasks.registry import make_task
+from cotrain.train.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -42,22 +57,27 @@ class FollowedSession:
         self, config: RunConfig, shared: SharedPaths, dht: DHT, dht_thread: DhtThread, loop: LoopThread
     ):  # fmt: skip
         """Prepares the data, builds the model, and opens the swarm at the newest checkpoint or at the beginning."""
+        config = with_resolved_models(config)
         self._config, self._shared = config, shared
         self._prepared = _prepare(config, shared)
-        self._validation = TokenDataset(self._prepared.validation, config.data.seq_length)
-        self._wanted = config.samples_wanted(len(TokenDataset(self._prepared.train, config.data.seq_length)))
-        self._model = build_model(
-            config.model, vocab_size=VOCAB_SIZE, seq_length=config.data.seq_length, seed=config.session.seed
-        )
-        self._checkpoint_folder = shared.checkpoints / config.session.id
+        spec = self._prepared.spec
+        task = make_task(spec.task, spec, seed=config.session.seed, fields=config.data.fields)
+        self._train = TaskDataset(self._prepared.train, task)
+        self._validation = TaskDataset(self._prepared.validation, task)
+        self._wanted = config.samples_wanted(len(self._train))
+        self._model = build_model(config.model, spec, seed=config.session.seed)
+        self._models = self._save_models()
+        self._inner = InnerLoop(config, self._model, self._validation, ParallelGroup(0, 1, torch.device("cpu")))
+        self._checkpoints = CheckpointStore(shared.checkpoints / config.session.id, keep=config.checkpoint.keep)
         self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.inner_steps)
+        self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._reporter = StatusReporter(
             shared.run_dir(config.session.id, PEER_NAME), session=config.session.id, peer=PEER_NAME,
             interval_s=config.monitoring.status_interval_s,
         )  # fmt: skip
         self._observer = SessionObserver(
             config,
-            self._newest_state(),
+            self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
             samples_wanted=self._wanted,
             dht=dht,
             dht_thread=dht_thread,
@@ -68,19 +88,27 @@ class FollowedSession:
         self._report_state()
         self._evaluate()
 
-    def _newest_state(self) -> OuterState:
-        saved = load_newest_outer_checkpoint(self._checkpoint_folder)
-        if saved is None:
-            return OuterState.initial(flatten_parameters(self._model))
-        counters = {name: int(saved.metadata[name]) for name in ("round", "samples", "cursor")}
-        return OuterState(saved.parameters, saved.momentum, **counters)
+    def _save_models(self) -> dict[str, Path]:
+        """Files of the models that the nodes cannot make themselves, by their assets' names."""
+        config, folder = self._config, self._shared.temporary_models / self._config.session.id
+        files: dict[str, Path] = {}
+        if config.model.source is not None:
+            files |= model_files(folder / "source", "source", self._model)
+        teacher = load_teacher(config.distillation, self._prepared.spec, self._model.device)
+        if teacher is not None:
+            files |= model_files(folder / "teacher", "teacher", teacher.model)
+        return files
+
+    def _read(self, checkpoint: Checkpoint) -> OuterState:
+        state = read_outer_state(checkpoint, numel=flatten_parameters(self._model).numel())
+        self._stopping = EarlyStopping.from_state(checkpoint.metadata["early_stopping"])
+        self._stopping.patience = self._config.train.early_stopping_patience
+        return state
 
     def _describe(self) -> None:
-        train, validation = TokenDataset(self._prepared.train, 1).tokens, self._validation.tokens
-        baselines = {"bytes": byte_baseline(train, validation), "bigrams": bigram_baseline(train, validation)}
         self._reporter.update(
-            samples_wanted=self._wanted, parameters=self._observer.state.parameters.numel(), baselines=baselines,
-            device="cpu",
+            samples_wanted=self._wanted, parameters=self._observer.state.parameters.numel(),
+            baselines=trivial_losses(self._train, self._validation), device="cpu",
         )  # fmt: skip
         self._reporter.phase(
             "training",
@@ -89,29 +117,32 @@ class FollowedSession:
 
     def following(self) -> Following:
         """What the session's nodes need."""
-        path = self._prepared.train
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        asset = Asset(name=path.name, sha256=digest, size_bytes=path.stat().st_size)
-        return Following(session=self._config.session.id, assets=[asset], asset_folder=str(path.parent))
+        folder = self._shared.temporary_models / f"{self._config.session.id}-assets"
+        assets = gather_assets(folder, {self._prepared.train.name: self._prepared.train, **self._models})
+        return Following(session=self._config.session.id, assets=assets, asset_folder=str(folder))
 
     def follow(self) -> bool:
-        """Catch up with the swarm; True once the run is complete."""
-        if self._is_complete():
+        """Catch up with the swarm; True once the run is complete, or has stopped early."""
+        if self._is_over():
             return True
         if not self._observer.follow():
             self._reporter.update(peers=len(self._observer.trainers))
             return False
         self._report_state()
-        complete = self._is_complete()
+        complete = self._is_over()
         round_ = self._observer.state.round
         if complete or round_ % self._config.monitoring.evaluation_rounds == 0:
             self._evaluate()
         if complete or round_ % self._checkpoint_rounds == 0:
             self._save_checkpoint()
-        return complete
+        return self._is_over()
 
-    def _is_complete(self) -> bool:
-        return self._observer.state.samples >= self._wanted
+    def _is_over(self) -> bool:
+        return self._observer.state.samples >= self._wanted or self._stopped_early
+
+    @property
+    def _stopped_early(self) -> bool:
+        return self._config.train.early_stopping and self._stopping.stopped
 
     def _report_state(self) -> None:
         state, digest = self._observer.state, self._observer.digest
@@ -131,48 +162,55 @@ class FollowedSession:
         state, config = self._observer.state, self._config
         load_flat_parameters(self._model, state.parameters)
         result = evaluate(
-            self._model, self._validation, batches=config.monitoring.evaluation_batches,
-            batch_size=config.train.batch_size, precision=config.model.precision,
+            self._inner, self._validation, batches=config.monitoring.evaluation_batches,
+            batch_size=config.train.batch_size,
         )  # fmt: skip
         self._reporter.update(validation_loss=result.loss, validation_round=state.round, accuracy=result.accuracy)
+        self._stopping.observe(result.loss)
         self._reporter.record(
             "evaluation", f"round {state.round}: validation loss {result.loss:.4f}",
             data={"round": state.round, "samples": state.samples, "validationLoss": result.loss,
-                  "accuracy": result.accuracy, "tokens": result.tokens},
+                  "targets": result.targets, **result.metrics},
         )  # fmt: skip
+        if self._stopped_early:
+            self._reporter.record(
+                "log", f"stopped early: {self._stopping.patience} evaluations in a row without a lower validation loss"
+            )
 
     def _save_checkpoint(self) -> None:
-        state = self._observer.state
-        save_outer_checkpoint(
-            self._checkpoint_folder, parameters=state.parameters, momentum=state.momentum,
-            metadata={"round": state.round, "samples": state.samples, "cursor": state.cursor,
-                      "digest": self._observer.digest},
-        )  # fmt: skip
+        state, status = self._observer.state, self._reporter.status
+        self._checkpoints.save(
+            outer_tensors(state),
+            {"outer": outer_counters(state), "digest": self._observer.digest, "early_stopping": self._stopping.state()},
+            validation_loss=status.validation_loss if status.validation_round == state.round else None,
+        )
 
     def save_final_model(self) -> Path:
-        """Export the outer parameters, tokenizer included; the path loads with `from_pretrained`."""
+        """Export the outer parameters, tokenizer included; the path loads with `from_pretrained`.
+
+        Of a run that stopped early it is the best checkpoint.
+        """
         self._observer.follow()
         self._reporter.phase("finishing", message="saving the final model")
-        tokenizer = byte_tokenizer()
-        load_flat_parameters(self._model, self._observer.state.parameters)
+        tokenizer = load_tokenizer(self._config.data.tokenizer, self._prepared.spec.task)
+        best = self._checkpoints.best(self._read) if self._stopped_early else None
+        load_flat_parameters(self._model, (best or self._observer.state).parameters)
         output = self._config.checkpoint.output_path
         path = Path(output) / "final" if output else self._shared.final_model(self._config.session.id)
         export_model(self._model, tokenizer, path)
-        sample = generate_text(
-            self._model,
-            tokenizer,
-            SAMPLE_PROMPT,
-            max_new_tokens=SAMPLE_TOKENS,
-            seed=self._config.session.seed,
-        )
+        sample = ""
+        if self._prepared.spec.task == "causal-lm":
+            sample = SAMPLE_PROMPT + generate_text(
+                self._model, tokenizer, SAMPLE_PROMPT, max_new_tokens=SAMPLE_TOKENS, seed=self._config.session.seed
+            )
         self._reporter.update(model_path=str(path))
         self._reporter.record(
             "log",
             f"the model is saved at {path}",
-            data={"modelPath": str(path), "sample": SAMPLE_PROMPT + sample},
+            data={"modelPath": str(path), "sample": sample},
         )
-        state = "completed" if self._is_complete() else "stopped"
-        self._reporter.phase("done", "completed" if state == "completed" else "stopped", message=f"the run is {state}")
+        state: State = "completed" if self._is_over() else "stopped"
+        self._reporter.phase("done", state, message=f"the run is {state}")
         return path
 
     def close(self) -> None:
@@ -184,15 +222,18 @@ class FollowedSession:
 
 
 def _prepare(config: RunConfig, shared: SharedPaths) -> PreparedDataset:
-    """The session's token files. A data path is looked for in the data folder only: anybody may ask for one."""
-    section = config.data
-    if section.data_path is not None:
+    """The session's data files. A data path is looked for in the data folder only: anybody may ask for one."""
+    path = config.data.data_path
+    if path is not None:
         folder = (shared.root / "datasets").resolve()
-        path = (folder / section.data_path).resolve()
-        if not path.is_relative_to(folder):
+        inside = (folder / path).resolve()
+        if not inside.is_relative_to(folder):
             raise ConfigError(
-                f"{section.data_path} lies outside {folder}", field="data.data_path",
+                f"{path} lies outside {folder}", field="data.data_path",
                 hint="put the text there and name it relative to that folder",
             )  # fmt: skip
-        section = section.model_copy(update={"data_path": str(path)})
-    return prepare_dataset(section, seed=config.session.seed, folder=shared.processed_datasets)
+        data = config.data.model_copy(update={"data_path": str(inside)})
+        config = config.model_copy(update={"data": data})
+    return prepare_dataset(
+        config, folder=shared.processed_datasets, splits_folder=shared.dataset_splits, raw_folder=shared.raw_datasets
+    )

@@ -38,6 +38,8 @@ LAZY_COMMANDS = {
     "coordinator": LazyCommand("coordinator.cli", "Run a coordinator."),
     "demo": LazyCommand("cotrain.demo", "A coordinator and some nodes on this machine."),
     "node": LazyCommand("node.cli", "Take part in a session as a volunteer."),
+    "simulate": LazyCommand("cotrain.simulate_cli", "Try a swarm of virtual peers in one process."),
+    "train": LazyCommand("cotrain.train_cli", "Train on this machine alone."),
 }
 
 
@@ -91,9 +93,9 @@ def check_config(
 ) -> None:
     """Check a config file; nothing is started."""
     from cotrain.config import load_config
-    from cotrain.paths import template_path
+    from cotrain.paths import config_file
 
-    config = load_config(file if file.exists() else template_path(str(file)) or file)
+    config = load_config(config_file(str(file)))
     if as_json:
         typer.echo(config.model_dump_json())
     else:

@@ -9,166 +9,33 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from cotrain.errors import ConfigError
+from cotrain.sections import (
+    PRETRAINING_TASK,
+    SIZES,
+    CheckpointSection,
+    DataSection,
+    DilocoSection,
+    DistillationSection,
+    DistributedSection,
+    ModelSection,
+    MonitoringSection,
+    Section,
+    SessionSection,
+    SwarmSection,
+    TaskName,
+    TrainSection,
+    refusal,
+)
 
 SCHEMA_VERSION = 1
 MAX_CONFIG_BYTES = 256 * 1024
-
-ModelType = Literal["llama2", "llama3"]
-ModelSize = Literal["nano", "tiny", "small"]
-Precision = Literal["fp32", "bf16"]
-Optimizer = Literal["adam", "sgd", "adamw"]
-Scheduler = Literal["cosine", "linear", "constant"]
-Codec = Literal["int4", "int8", "fp32"]
-
-PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class Section(BaseModel):
-    """One table of the file: immutable, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class SessionSection(Section):
-    """Which session this is."""
-
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "local"
-    """Identifier, also the prefix of everything the swarm keeps in the DHT."""
-    name: Annotated[str, Field(max_length=120)] = ""
-    """What people call it."""
-    description: Annotated[str, Field(max_length=2000)] = ""
-    """What it is for."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Seed of the initial weights, the validation split and the data order."""
-
-
-class ModelSection(Section):
-    """What is trained."""
-
-    type: ModelType = "llama3"
-    """Architecture."""
-    size: ModelSize = "nano"
-    """Preset dimensions: nano about 1 M parameters, tiny about 10 M, small about 100 M."""
-    precision: Precision = "fp32"
-    """Arithmetic of the inner steps; averages and the outer step are always fp32."""
-
-
-class TrainSection(Section):
-    """The inner steps."""
-
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
-    """Samples in one forward pass."""
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65536)] = 4
-    """Forward passes in one inner step."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
-    """Peak learning rate of the inner optimizer."""
-    epochs: Annotated[float, Field(gt=0.0, le=100_000.0)] = 10.0
-    """Passes of the whole swarm over the training samples; max_steps, where given, stands in its place."""
-    max_steps: PositiveInt | None = None
-    """Inner steps of each of `distributed.nodes` peers."""
-    optimizer: Optimizer = "adamw"
-    """Inner optimizer."""
-    lr_scheduler: Scheduler = "cosine"
-    """Shape of the learning rate over the run's progress, after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
-    """Inner steps of linear warm-up, at most a tenth of the run."""
-    min_learning_rate_ratio: Fraction = 0.1
-    """Where the schedule ends, as a share of the peak."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
-    """Decoupled weight decay; norms and biases are spared."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
-    """Gradients are clipped to this norm."""
-
-    @property
-    def samples_per_step(self) -> int:
-        """Samples in one inner step."""
-        return self.batch_size * self.gradient_accumulation_steps
-
-
-class DistributedSection(Section):
-    """Who trains."""
-
-    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Nominal number of nodes: `max_steps` counts for each of them."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
-    """Devices a node is expected to have; 0 means the processor."""
-    strategy: Literal["diloco"] = "diloco"
-    """How nodes train together."""
-
-
-class DilocoSection(Section):
-    """The outer steps (DiLoCo, arXiv:2311.08105)."""
-
-    inner_steps: Annotated[int, Field(ge=1, le=100_000)] = 50
-    """Inner steps in a round."""
-    outer_learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
-    """Learning rate of the outer Nesterov SGD."""
-    outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
-    """Momentum of the outer Nesterov SGD, once ramped up."""
-    momentum_ramp: Fraction = 0.5
-    """Share of the run's rounds over which the outer momentum rises linearly from 0."""
-    codec: Codec = "int4"
-    """How pseudo-gradients and their averages are encoded on the wire, block by block."""
-    overlap_steps: Annotated[int, Field(ge=0, le=10_000)] | None = None
-    """Inner steps that may run while a round is averaged; absent: a quarter of a round; 0: wait."""
-
-    @property
-    def overlap_limit(self) -> int:
-        """Inner steps that may run while a round is averaged."""
-        return self.inner_steps // 4 if self.overlap_steps is None else self.overlap_steps
-
-
-class SwarmSection(Section):
-    """How peers meet."""
-
-    min_peers: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Below this many peers in a round the outer state does not advance."""
-    gather_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
-    """Seconds that the first peers wait for `distributed.nodes` of them before round 0."""
-    matchmaking_s: Annotated[float, Field(ge=1.0, le=300.0)] = 5.0
-    """Seconds to look for a group before a round is tried again."""
-    record_ttl_s: Annotated[float, Field(ge=3.0, le=600.0)] = 15.0
-    """Seconds after its last record at which a peer counts as gone."""
-
-
-class DataSection(Section):
-    """What is learnt."""
-
-    seq_length: Annotated[int, Field(ge=8, le=1_048_576)] = 256
-    """Tokens in a sample."""
-    data_path: str | None = None
-    """A text file or a folder of them; absent: the source text of Python's standard library."""
-    tokenizer: Literal["bytes"] = "bytes"
-    """How text becomes tokens; bytes: one token for each byte."""
-    validation_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
-    """Share of the documents that is kept for validation."""
-
-
-class CheckpointSection(Section):
-    """What is kept."""
-
-    interval: PositiveInt = 100
-    """Inner steps between checkpoints of the outer state, rounded up to a round's end."""
-    output_path: str | None = None
-    """Where the final model goes (`<output_path>/final`); absent: the data folder's `models/final/<session>`."""
-
-
-class MonitoringSection(Section):
-    """What is shown."""
-
-    status_interval_s: Annotated[float, Field(ge=0.1, le=60.0)] = 1.0
-    """Seconds between two snapshots of `status.json` at most; every change of phase is written at once."""
-    evaluation_rounds: PositiveInt = 1
-    """The checkpointer evaluates the outer parameters every this many rounds."""
-    evaluation_batches: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Batches of the validation split in one evaluation."""
 
 
 class RunConfig(Section):
@@ -178,6 +45,7 @@ class RunConfig(Section):
     session: SessionSection = SessionSection()
     model: ModelSection = ModelSection()
     train: TrainSection = TrainSection()
+    distillation: DistillationSection = DistillationSection()
     distributed: DistributedSection = DistributedSection()
     diloco: DilocoSection = DilocoSection()
     swarm: SwarmSection = SwarmSection()
@@ -187,12 +55,43 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> RunConfig:
+        self._check_model()
         if self.swarm.min_peers > self.distributed.nodes:
-            raise ValueError(
-                f"swarm.min_peers is {self.swarm.min_peers}, more than distributed.nodes ({self.distributed.nodes}): "
-                "no round could ever close"
+            raise _disagreement(
+                "swarm.min_peers",
+                f"is {self.swarm.min_peers}, more than distributed.nodes ({self.distributed.nodes}): no round could "
+                "ever close", "lower it, or expect more nodes",
+            )  # fmt: skip
+        if self.distillation.enabled and self.distillation.teacher is None:
+            raise _disagreement(
+                "distillation.teacher", "is missing", "name a model, or set distillation.enabled = false"
             )
+        if self.data.data_path is not None and self.data.dataset is not None:
+            raise _disagreement("data.dataset", "is given beside data.data_path", "leave one of them out")
+        if self.distributed.strategy != "diloco" and self.distributed.nodes > 1:
+            raise _disagreement(
+                "distributed.strategy", f"{self.distributed.strategy} joins the devices of one machine only",
+                f"{self.distributed.nodes} nodes train together with diloco",
+            )  # fmt: skip
+        if self.distributed.strategy == "fsdp" and self.model.precision == "fp16":
+            raise _disagreement("model.precision", "fp16 cannot be had with fsdp", "take bf16, or strategy ddp")
         return self
+
+    def _check_model(self) -> None:
+        model = self.model
+        if model.source is not None:
+            if self.train.task is None:
+                raise _disagreement("train.task", "is missing", "a model.source does not say what it is to learn")
+        elif model.size not in SIZES[model.type]:
+            sizes = ", ".join(SIZES[model.type])
+            raise _disagreement("model.size", f"{model.type} has no preset {model.size}", f"it has {sizes}")
+        elif reason := refusal(model.type, self.task):
+            raise _disagreement("train.task", f"{self.task} is not for this model: {reason}", "see docs/models.md")
+
+    @property
+    def task(self) -> TaskName:
+        """What is learnt."""
+        return self.train.task or PRETRAINING_TASK[self.model.type]
 
     def samples_wanted(self, train_samples: int) -> int:
         """Samples the whole swarm commits before the run is complete.
@@ -206,6 +105,11 @@ class RunConfig(Section):
     def samples_per_round(self) -> int:
         """Samples that a round is expected to commit when all nominal nodes take part."""
         return self.diloco.inner_steps * self.train.samples_per_step * self.distributed.nodes
+
+
+def _disagreement(field: str, message: str, hint: str) -> PydanticCustomError:
+    """Two sections that do not fit together, in the form that `explain_problem` knows."""
+    return PydanticCustomError("disagreement", "{message}", {"field": field, "message": message, "hint": hint})
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -274,6 +178,8 @@ def explain_problem(item: dict[str, Any], model: type[BaseModel]) -> dict[str, s
     elif item["type"] == "literal_error":
         hint = f"allowed: {item['ctx']['expected']}"
         message = "not one of the allowed values"
+    elif item["type"] == "disagreement":
+        location, hint = [item["ctx"]["field"]], item["ctx"]["hint"]
     return {"field": ".".join(location), "message": message, "hint": hint}
 
 

@@ -33,14 +33,14 @@ class Preset:
             "training": {
                 "batchSize": self.batch_size, "gradientAccumulationSteps": 1, "learningRate": 0.002,
                 "maxSteps": steps, "warmupSteps": max(1, steps // 10), "weightDecay": 0.1,
+                "validationSplit": 0.1, "saveCheckpointEvery": 50, "enableEarlyStopping": False,
             },
             "distributed": {"nodes": peers},
             "diloco": {"innerSteps": self.inner_steps, "outerLearningRate": 0.7, "outerMomentum": 0.8},
-            "data": {"seqLength": self.seq_length, "validationSplit": 0.1},
+            "data": {"seqLength": self.seq_length},
             "monitoring": {
                 "evaluationRounds": self.evaluation_rounds, "evaluationBatches": self.evaluation_batches,
             },
-            "checkpointInterval": 50,
         }  # fmt: skip
 
 

@@ -120,3 +120,19 @@ class DivergedError(CotrainError):
     code = "diverged"
     http_status = 500
     exit_code = 65
+
+
+class MemoryShortageError(CotrainError):
+    """Not even one sample at a time fits into the device's memory."""
+
+    code = "out-of-memory"
+    http_status = 507
+    exit_code = 71
+
+
+class MissingDeviceError(CotrainError):
+    """A device that the config demands is not in this machine."""
+
+    code = "no-device"
+    http_status = 500
+    exit_code = 78

@@ -36,6 +36,12 @@ def template_path(name: str) -> Path | None:
     return next((path for path in templates() if path.stem == name), None)
 
 
+def config_file(name: str) -> Path:
+    """The file of this path or, where there is none, the template of this name."""
+    path = Path(name)
+    return path if path.exists() else template_path(name) or path
+
+
 @dataclass(frozen=True)
 class SharedPaths:
     """The data folder `root` and the places in it."""

@@ -36,6 +36,10 @@ class RegisterRequest(CamelModel):
     hardware: Hardware = Field(default_factory=Hardware)
 
 
+MODEL_ASSETS = ("config.json", "model.safetensors")
+"""Files of a model; as assets each has its role (`source` or `teacher`) and a dot before its name."""
+
+
 class Asset(CamelModel):
     """A file that every node of the session needs, by content."""
 

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from cotrain.config import (
+from cotrain.config import RunConfig, explain_problem
+from cotrain.errors import InvalidRequestError
+from cotrain.sections import (
     CheckpointSection,
     Codec,
     DataSection,
     DilocoSection,
+    DistillationSection,
     DistributedSection,
+    FieldsSection,
     ModelSection,
     ModelSize,
     ModelType,
     MonitoringSection,
     Optimizer,
     Precision,
-    RunConfig,
     Scheduler,
     SessionSection,
+    Strategy,
     SwarmSection,
+    TaskName,
     TrainSection,
-    explain_problem,
 )
-from cotrain.errors import InvalidRequestError
 
 
 class CamelModel(BaseModel):
@@ -43,12 +46,17 @@ class ModelRequest(CamelModel):
 
     type: ModelType = "llama3"
     size: ModelSize = "nano"
-    precision: Precision = "fp32"
+    source: str | None = None
+    precision: Precision | None = None
+    dropout: float | None = None
+    activation_checkpointing: bool = False
+    compile: bool = False
 
 
 class TrainingRequest(CamelModel):
-    """The inner steps; a field left out has the default of RunConfig."""
+    """The settings of R1.5 and their kin; a field left out has the default of RunConfig."""
 
+    task: TaskName | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     epochs: float | None = None
@@ -59,6 +67,20 @@ class TrainingRequest(CamelModel):
     weight_decay: float | None = None
     gradient_accumulation_steps: int | None = None
     max_grad_norm: float | None = None
+    mixed_precision: bool | None = None
+    enable_early_stopping: bool | None = None
+    early_stopping_patience: int | None = None
+    save_checkpoint_every: int | None = None
+    validation_split: float | None = None
+    enable_distillation: bool | None = None
+
+
+class DistillationRequest(CamelModel):
+    """The teacher, where `training.enableDistillation` asks for one."""
+
+    teacher: str | None = None
+    temperature: float | None = None
+    alpha: float | None = None
 
 
 class DistributedRequest(CamelModel):
@@ -66,6 +88,7 @@ class DistributedRequest(CamelModel):
 
     nodes: int = 1
     gpus_per_node: int = 0
+    strategy: Strategy = "diloco"
     min_peers: int | None = None
 
 
@@ -84,8 +107,11 @@ class DataRequest(CamelModel):
     """What is learnt; without `dataPath`, the source text of Python's standard library."""
 
     data_path: str | None = None
+    dataset: str | None = None
+    tokenizer: str | None = None
+    normalization: Literal["none", "persian"] | None = None
+    fields: dict[str, str] | None = None
     seq_length: int | None = None
-    validation_split: float | None = None
 
 
 class MonitoringRequest(CamelModel):
@@ -103,11 +129,11 @@ class SessionRequest(CamelModel):
     seed: int = 0
     model: ModelRequest = Field(default_factory=ModelRequest)
     training: TrainingRequest = Field(default_factory=TrainingRequest)
+    distillation: DistillationRequest = Field(default_factory=DistillationRequest)
     distributed: DistributedRequest = Field(default_factory=DistributedRequest)
     diloco: DilocoRequest = Field(default_factory=DilocoRequest)
     data: DataRequest = Field(default_factory=DataRequest)
     monitoring: MonitoringRequest = Field(default_factory=MonitoringRequest)
-    checkpoint_interval: int | None = None
 
     def to_config(self, session_id: str) -> RunConfig:
         """The config of this request. Raises InvalidRequestError that names the request's own fields."""
@@ -117,42 +143,57 @@ class SessionRequest(CamelModel):
             problems = [explain_problem(dict(item), SessionRequest) for item in error.errors(include_url=False)]
             section = error.title.removesuffix("Section").lower()
             for problem in problems:
-                problem["field"] = _request_field(section, problem["field"])
+                place = [section, problem["field"]] if "." not in problem["field"] else problem["field"].split(".", 1)
+                problem["field"] = _request_field(*place)
             raise InvalidRequestError(
                 problems[0]["message"], field=problems[0]["field"], hint=problems[0]["hint"],
                 details={"problems": problems},
             ) from error  # fmt: skip
 
     def _build(self, session_id: str) -> RunConfig:
-        training = self.training.model_dump(exclude_none=True)
-        distributed = self.distributed.model_dump(exclude={"min_peers"})
-        swarm = {} if self.distributed.min_peers is None else {"min_peers": self.distributed.min_peers}
-        checkpoint = {} if self.checkpoint_interval is None else {"interval": self.checkpoint_interval}
+        keys: dict[str, dict[str, Any]] = {
+            "model": _given(self.model), "train": _given(self.training), "distillation": _given(self.distillation),
+            "distributed": _given(self.distributed), "diloco": _given(self.diloco), "swarm": {},
+            "data": _given(self.data), "checkpoint": {}, "monitoring": _given(self.monitoring),
+        }  # fmt: skip
+        for (section, key), (part, field) in _MOVED.items():
+            if field in keys.get(part, {}):
+                keys[section][key] = keys[part].pop(field)
+        if "fields" in keys["data"]:
+            keys["data"]["fields"] = FieldsSection(**keys["data"]["fields"])
         return RunConfig(
             session=SessionSection(id=session_id, name=self.name, description=self.description, seed=self.seed),
-            model=ModelSection(**self.model.model_dump()),
-            train=TrainSection(**training),
-            distributed=DistributedSection(**distributed),
-            diloco=DilocoSection(**self.diloco.model_dump(exclude_none=True)),
-            swarm=SwarmSection(**swarm),
-            data=DataSection(**self.data.model_dump(exclude_none=True)),
-            checkpoint=CheckpointSection(**checkpoint),
-            monitoring=MonitoringSection(**self.monitoring.model_dump(exclude_none=True)),
+            model=ModelSection(**keys["model"]),
+            train=TrainSection(**keys["train"]),
+            distillation=DistillationSection(**keys["distillation"]),
+            distributed=DistributedSection(**keys["distributed"]),
+            diloco=DilocoSection(**keys["diloco"]),
+            swarm=SwarmSection(**keys["swarm"]),
+            data=DataSection(**keys["data"]),
+            checkpoint=CheckpointSection(**keys["checkpoint"]),
+            monitoring=MonitoringSection(**keys["monitoring"]),
         )
 
 
-_SECTION_TO_REQUEST = {
-    "session": "",
-    "train": "training",
-    "swarm": "distributed",
-    "checkpoint": "",
-    "runconfig": "",
+def _given(part: CamelModel) -> dict[str, Any]:
+    return part.model_dump(exclude_none=True)
+
+
+_MOVED: dict[tuple[str, str], tuple[str, str]] = {
+    ("train", "early_stopping"): ("train", "enable_early_stopping"),
+    ("checkpoint", "interval"): ("train", "save_checkpoint_every"),
+    ("data", "validation_split"): ("train", "validation_split"),
+    ("distillation", "enabled"): ("train", "enable_distillation"),
+    ("swarm", "min_peers"): ("distributed", "min_peers"),
 }
+"""(section, key) of the config <- (section it would stand in, name) of the request, where these differ."""
+
+_REQUEST_PART = {"session": "", "train": "training", "runconfig": ""}
+"""What the request calls a section, where it has another name."""
 
 
 def _request_field(section: str, field: str) -> str:
     """`train`, `batch_size` -> `training.batchSize`: the place in the request that a config's error is about."""
-    if section == "checkpoint" and field == "interval":
-        return "checkpointInterval"
-    parent = _SECTION_TO_REQUEST.get(section, section)
-    return ".".join(part for part in (parent, to_camel(field)) if part)
+    section, field = _MOVED.get((section, field), (section, field))
+    part = {"fields": "data.fields"}.get(section, _REQUEST_PART.get(section, section))
+    return ".".join(part for part in (part, to_camel(field)) if part)

@@ -125,7 +125,7 @@ class Status(CamelModel):
     addresses: list[str] = Field(default_factory=list)
     """libp2p addresses of the peer."""
     baselines: dict[str, float] = Field(default_factory=dict)
-    """Losses of trivial predictors on the same validation text (bytes, bigrams), nats per token."""
+    """Losses of trivial predictors on the same validation text (unigrams, bigrams), nats per target."""
     records: list[Record] = Field(default_factory=list)
     """The newest records, at most 32, oldest first."""
 

@@ -36,8 +36,8 @@ def join(
     import asyncio
     import logging
 
+    from cotrain.display import NoticeHandler, make_display
     from cotrain.paths import SharedPaths, home_dir
-    from node.display import NoticeHandler, make_display
     from node.join import JoinOptions, Place
     from node.join import join as run_agent
 
@@ -75,10 +75,10 @@ def leave() -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """What the running agent's training process does."""
+    from cotrain.display import plain_line
     from cotrain.errors import NotFoundError
     from cotrain.paths import STATUS_FILE
     from cotrain.status import read_status
-    from node.display import plain_line
 
     agent = _agent()
     try:

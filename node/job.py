@@ -28,7 +28,11 @@ class Job(CamelModel):
     initial_peers: list[str]
     """libp2p addresses of the checkpointer."""
     dataset_path: Path
-    """Training tokens (`train.npy`)."""
+    """Training tokens (`train.safetensors`)."""
+    source_path: Path | None = None
+    """The model to go on from, where the session has one."""
+    teacher_path: Path | None = None
+    """The model to learn from, where the session has one."""
     host: str = "127.0.0.1"
     """Address to listen on for other peers."""
     port: int = 0

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cotrain.display import Display, summary_line
 from cotrain.errors import CotrainError, ProtocolError
 from cotrain.paths import STATUS_FILE, SharedPaths
 from cotrain.peer_key import load_or_create_peer_key
@@ -18,11 +19,10 @@ from cotrain.protocol import RegisterAnswer, RegisterRequest
 from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.client import CoordinatorClient, parse_session_url
-from node.display import Display, summary_line
 from node.hardware import detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
-from node.prepare import fetch_assets, write_config
+from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
 from node.uplink import Uplink
@@ -126,6 +126,7 @@ class Agent:
     async def _take_part(self) -> None:
         self._display.notice(f"joining session {self._session} as peer {self._peer_id}")
         answer = await self._register()
+        assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
             peer_id=self._peer_id,
@@ -135,7 +136,9 @@ class Agent:
             shared=self._place.shared.root,
             run_dir=self._run_dir,
             initial_peers=answer.initial_peers,
-            dataset_path=await fetch_assets(answer, self._place.shared, self._client, self._display.notice),
+            dataset_path=assets[TRAIN_ASSET],
+            source_path=assemble_model(assets, "source", self._run_dir),
+            teacher_path=assemble_model(assets, "teacher", self._run_dir),
             host=self._options.host,
             port=self._options.port,
         )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from cotrain.config import parse_config
+from cotrain.display import format_bytes
 from cotrain.errors import ProtocolError
 from cotrain.paths import SharedPaths
-from cotrain.protocol import Asset, RegisterAnswer
+from cotrain.protocol import MODEL_ASSETS, Asset, RegisterAnswer
 from cotrain.status import replace_file
 from node.assets import AssetStore
 from node.client import CoordinatorClient
-from node.display import format_bytes
 
-TRAIN_ASSET = "train.npy"
+TRAIN_ASSET = "train.safetensors"
 _NOTICE_INTERVAL_S = 5.0
 
 
@@ -45,8 +46,8 @@ def write_config(answer: RegisterAnswer, shared: SharedPaths) -> Path:
 
 async def fetch_assets(
     answer: RegisterAnswer, shared: SharedPaths, client: CoordinatorClient, notice: Callable[[str], None]
-) -> Path:
-    """Fetch every asset of the session; returns the path of the training tokens.
+) -> dict[str, Path]:
+    """Fetch every asset of the session; returns the paths of the files, by name.
 
     Raises ProtocolError if the session has none, and what AssetStore.fetch raises.
     """
@@ -58,4 +59,17 @@ async def fetch_assets(
             f"the session lists no {TRAIN_ASSET}", field=answer.session,
             hint="tell the operator: the session's data are not ready",
         )  # fmt: skip
-    return paths[TRAIN_ASSET]
+    return paths
+
+
+def assemble_model(paths: dict[str, Path], role: str, run_dir: Path) -> Path | None:
+    """A folder in which the model of this role (`source`, `teacher`) lies as it is loaded; None if there is none."""
+    files = {name: paths[f"{role}.{name}"] for name in MODEL_ASSETS if f"{role}.{name}" in paths}
+    if len(files) < len(MODEL_ASSETS):
+        return None
+    folder = run_dir / role
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, path in files.items():
+        (folder / name).symlink_to(path)
+    return folder

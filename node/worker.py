@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def _train(job: Job) -> int:
-    config = load_config(job.config_path)
+    config = with_local_models(load_config(job.config_path), job)
     reporter = StatusReporter(
         job.run_dir, session=job.session, peer=job.peer_id, interval_s=config.monitoring.status_interval_s
     )
@@ -71,26 +71,37 @@ def _train(job: Job) -> int:
     return exit_code
 
 
+def with_local_models(config: RunConfig, job: Job) -> RunConfig:
+    """The config with the models that the agent has fetched in the place of the names that the session knows."""
+    model, distillation = config.model, config.distillation
+    if job.source_path is not None:
+        model = model.model_copy(update={"source": str(job.source_path)})
+    if job.teacher_path is not None:
+        distillation = distillation.model_copy(update={"teacher": str(job.teacher_path)})
+    return config.model_copy(update={"model": model, "distillation": distillation})
+
+
 class _Run:
     """Model, data, swarm and trainer of one job."""
 
     def __init__(self, job: Job, config: RunConfig, reporter: StatusReporter):
         # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
-        import torch
-
         from cotrain.swarm.hardening import limit_message_nesting
         from cotrain.swarm.peer import SwarmPeer
-        from cotrain.train.data import TokenDataset
+        from cotrain.train.data.samples import SampleFile, TaskDataset
+        from cotrain.train.distill import load_teacher
+        from cotrain.train.inner import InnerLoop
         from cotrain.train.model import build_model, count_parameters
+        from cotrain.train.parallel import ParallelGroup
         from cotrain.train.reporter import ControlFile
-        from cotrain.train.tokenizer import VOCAB_SIZE
+        from cotrain.train.tasks.registry import make_task
         from cotrain.train.trainer import Trainer
 
         limit_message_nesting()
-        dataset = TokenDataset(job.dataset_path, config.data.seq_length)
-        model = build_model(
-            config.model, vocab_size=VOCAB_SIZE, seq_length=config.data.seq_length, seed=config.session.seed
-        )
+        spec = SampleFile(job.dataset_path).spec
+        task = make_task(spec.task, spec, seed=config.session.seed, fields=config.data.fields)
+        dataset = TaskDataset(job.dataset_path, task)
+        model = build_model(config.model, spec, seed=config.session.seed)
         self._reporter, self._control = reporter, ControlFile(job.run_dir)
         self._peer = SwarmPeer(
             config, numel=count_parameters(model), samples_wanted=config.samples_wanted(len(dataset)),
@@ -98,11 +109,15 @@ class _Run:
             on_wait=lambda what: reporter.record("log", f"waiting for {what}"),
             on_download=lambda share: reporter.phase("downloading"), obey=self._obey,
         )  # fmt: skip
-        if torch.cuda.is_available():  # asked only now: a GPU must not be touched before the swarm has forked
-            model.to("cuda")
+        group = ParallelGroup.from_environment()  # only now: a GPU must not be touched before the swarm has forked
+        model.to(group.device)
         reporter.start()
         reporter.update(parameters=count_parameters(model), addresses=self._peer.addresses, device=str(model.device))
-        self._trainer = Trainer(config, model, dataset, self._peer, reporter, self._control)
+        inner = InnerLoop(
+            config, model, dataset, group, teacher=load_teacher(config.distillation, spec, group.device),
+            on_trouble=lambda what: reporter.record("log", what, level="warning"),
+        )  # fmt: skip
+        self._trainer = Trainer(config, inner, self._peer, reporter, self._control)
 
     def _obey(self) -> None:
         """A wish to end holds also while the swarm is waited for; a pause begins with the training."""
@@ -111,6 +126,7 @@ class _Run:
 
     def train(self) -> None:
         final = None
+        self._reporter.phase("joining", message="joining the swarm")
         try:
             final = self._trainer.run()
         finally:

@@ -40,13 +40,12 @@ def tiny_request(nodes: int = 2, *, max_steps: int = 60, inner_steps: int = 5) -
         "name": "Test session",
         "training": {
             "batchSize": 4, "gradientAccumulationSteps": 1, "learningRate": 0.003, "maxSteps": max_steps,
-            "warmupSteps": 5,
+            "warmupSteps": 5, "validationSplit": 0.1, "saveCheckpointEvery": 10, "enableEarlyStopping": False,
         },
         "distributed": {"nodes": nodes},
         "diloco": {"innerSteps": inner_steps},
-        "data": {"seqLength": 64, "validationSplit": 0.1},
+        "data": {"seqLength": 64},
         "monitoring": {"evaluationRounds": 4, "evaluationBatches": 4},
-        "checkpointInterval": 10,
     }  # fmt: skip
 
 

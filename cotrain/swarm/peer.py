@@ -179,10 +179,11 @@ class SwarmPeer:
     def next_buffers(self) -> tuple[Tensor, Tensor]:
         return self._shared.next_buffers()
 
-    def publish(self, state: OuterState, digest: str) -> OuterState:
+    def publish(self, state: OuterState) -> tuple[OuterState, str]:
+        digest = state.digest()
         stored = self._shared.publish(state, digest)
         self._note_state(stored, digest)
-        return stored
+        return stored, digest
 
     def _note_state(self, state: OuterState, digest: str) -> None:
         self._state, self._digest, self._state_noted_at = state, digest, time.monotonic()

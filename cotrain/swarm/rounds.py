@@ -14,10 +14,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cotrain.train.diloco import RoundTotals
+from cotrain.train.diloco import MOST_ROUND_LENGTHS, RoundTotals
 
-MOST_ROUND_LENGTHS = 4
-"""A fast peer runs at most this many times `inner_steps` in a round."""
 MOST_MEDIAN_WEIGHTS = 4
 """A member's samples count up to this many times the group's lower median."""
 

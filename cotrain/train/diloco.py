@@ -15,6 +15,10 @@ import torch
 from torch import Tensor
 
 from cotrain.config import RunConfig
+from cotrain.train.optim import learning_rate
+
+MOST_ROUND_LENGTHS = 4
+"""Inner steps that a peer does at most in one round, in multiples of `inner_steps`; then it waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +133,17 @@ def progress_fraction(state_samples: int, local_samples: int, peers: int, config
     """
     expected = min(local_samples * max(1, peers), config.samples_per_round())
     return min(1.0, (state_samples + expected) / max(1, wanted))
+
+
+def inner_learning_rate(config: RunConfig, *, committed: int, local: int, peers: int, wanted: int) -> float:
+    """The inner optimizer's rate at a point of the run: a function of the run's progress, the same at all peers.
+
+    Args:
+        committed: samples in the outer state.
+        local: samples of this peer since.
+        peers: that train.
+        wanted: samples of the whole run.
+    """
+    progress = progress_fraction(committed, local, peers, config, wanted)
+    total_steps = wanted / (config.train.samples_per_step * config.distributed.nodes)
+    return learning_rate(config.train, progress=progress, total_steps=total_steps)

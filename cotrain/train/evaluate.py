@@ -1,22 +1,24 @@
-"""How good a model is: its loss on held-out text, what trivial predictors reach there, and what it writes."""
+"""How good a model is: its loss on held-out samples, what trivial predictors reach there, and what it writes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from cotrain.config import Precision
-from cotrain.train.data import TokenDataset, Tokens
-from cotrain.train.model import inference_mode, next_token_logits
-from cotrain.train.tokenizer import VOCAB_SIZE
+from cotrain.train.data.samples import TOKENS, Integers, TaskDataset
+from cotrain.train.inner import InnerLoop, cross_entropy_sum
+from cotrain.train.model import inference_mode
 
 SMOOTHING = 0.01
 """Added to each count of the trivial predictors: an unseen pair costs much, but not infinitely much."""
+COUNTED_SAMPLES = 4096
+"""Samples, spread evenly, that the trivial predictor counts where targets are not simply the tokens of the text."""
+BIGRAM_VOCABULARY = 256
+"""Pairs are counted up to this vocabulary: with more tokens most pairs are never seen."""
 TEMPERATURE = 0.8
 TOP_K = 50
 _COUNTED_AT_ONCE = 2**24
@@ -25,58 +27,90 @@ _COUNTED_AT_ONCE = 2**24
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model did on held-out text."""
+    """What a model did on held-out samples."""
 
     loss: float
-    """Nats per token."""
-    accuracy: float
-    """Share of next tokens that the model held for the likeliest."""
-    tokens: int
-    """Tokens predicted."""
+    """Nats per target."""
+    targets: int
+    """Targets predicted."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """The task's own: always `accuracy`, and `f1` or `exact_match` where its users expect them."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of targets that the model held for the likeliest."""
+        return self.metrics["accuracy"]
 
 
 def evaluate(
-    model: PreTrainedModel, dataset: TokenDataset, *, batches: int, batch_size: int, precision: Precision
-) -> Evaluation:
-    """Loss and accuracy on `batches` x `batch_size` samples of `dataset` (all, if it has fewer).
+    inner: InnerLoop, dataset: TaskDataset, *, batches: int, batch_size: int,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> Evaluation:  # fmt: skip
+    """Loss and metrics on `batches` x `batch_size` samples of `dataset` (all, if it has fewer).
 
-    They are spread evenly and always the same ones, so that two evaluations can be compared.
+    They are spread evenly and always the same ones, masked in the same way, so that two evaluations can be compared.
+    With a tokenizer, answers are compared as text. Every rank must call it.
     """
-    count = min(batches * batch_size, len(dataset))
-    indices = np.linspace(0, len(dataset) - 1, num=count).round().astype(np.int64)
-    device = next(model.parameters()).device
-    total_loss, correct, tokens = 0.0, 0, 0
-    with inference_mode(model):
-        for start in range(0, count, batch_size):
-            batch = dataset.batch(indices[start : start + batch_size]).to(device)
-            targets = batch[:, 1:].flatten()
-            logits = next_token_logits(model, batch[:, :-1], precision=precision).flatten(0, 1)
-            total_loss += float(F.cross_entropy(logits, targets, reduction="sum"))
-            correct += int((logits.argmax(dim=-1) == targets).sum())
-            tokens += targets.numel()
-    return Evaluation(loss=total_loss / tokens, accuracy=correct / tokens, tokens=tokens)
+    indices = spread(len(dataset), batches * batch_size)
+    metric = dataset.task.new_metric(tokenizer)
+    loss, targets = 0.0, 0
+    with inference_mode(inner.model):
+        for start in range(0, len(indices), batch_size):
+            part = indices[start : start + batch_size]
+            batch = dataset.batch(part, part)
+            predictions = inner.predictions(batch)
+            loss += float(cross_entropy_sum(predictions))
+            targets += dataset.task.count_targets(batch)
+            metric.add(batch, predictions)
+    return Evaluation(loss / max(1, targets), targets, metric.result())
+
+
+def spread(size: int, count: int) -> NDArray[np.int64]:
+    """At most `count` of the numbers below `size`, evenly spread, int64."""
+    return np.linspace(0, size - 1, num=min(size, count)).round().astype(np.int64)
 
 
 # ----------------------------------------------------------------------------------- trivial predictors
-def byte_baseline(train_tokens: Tokens, validation_tokens: Tokens) -> float:
-    """Nats per byte of predicting each byte by its frequency in the training text (uint8, 1-D, not empty)."""
-    counts = np.bincount(train_tokens, minlength=VOCAB_SIZE)
-    return _cross_entropy(counts[None, :], np.bincount(validation_tokens, minlength=VOCAB_SIZE)[None, :])
+def trivial_losses(train: TaskDataset, validation: TaskDataset) -> dict[str, float]:
+    """What predictors without a model reach on the validation samples, nats per target.
+
+    `unigrams` predicts each target by its frequency in the training samples; `bigrams`, for running text of a small
+    vocabulary, each token from the one before it. A model that has learnt anything is below them.
+    """
+    if train.task.name == "causal-lm":
+        size = train.file.spec.vocab_size
+        tokens = train.file.columns[TOKENS], validation.file.columns[TOKENS]
+        losses = {"unigrams": unigram_loss(*tokens, size=size)}
+        if size <= BIGRAM_VOCABULARY:
+            losses["bigrams"] = bigram_loss(*tokens, size=size)
+        return losses
+    targets = [_targets(part) for part in (train, validation)]
+    return {"unigrams": unigram_loss(*targets, size=1 + max(int(part.max()) for part in targets))}
 
 
-def bigram_baseline(train_tokens: Tokens, validation_tokens: Tokens) -> float:
-    """Nats per byte of predicting each byte from the one before it (uint8, 1-D, two tokens or more)."""
-    return _cross_entropy(_bigram_counts(train_tokens), _bigram_counts(validation_tokens))
+def unigram_loss(train: Integers, validation: Integers, *, size: int) -> float:
+    """Nats per token of predicting each by its frequency in `train` (1-D, not empty, all below `size`)."""
+    return _cross_entropy(*(np.bincount(part, minlength=size)[None, :] for part in (train, validation)))
 
 
-def _bigram_counts(tokens: Tokens) -> NDArray[np.int64]:
-    """How often each byte (column) follows each byte (row): [256, 256]."""
-    counts = np.zeros(VOCAB_SIZE * VOCAB_SIZE, dtype=np.int64)
+def bigram_loss(train: Integers, validation: Integers, *, size: int) -> float:
+    """Nats per token of predicting each from the one before it (1-D, two tokens or more, all below `size`)."""
+    return _cross_entropy(*(_bigram_counts(part, size) for part in (train, validation)))
+
+
+def _targets(dataset: TaskDataset) -> Integers:
+    indices = spread(len(dataset), COUNTED_SAMPLES)
+    parts = [dataset.task.targets(dataset.batch(part, part)) for part in np.array_split(indices, 64) if len(part)]
+    return torch.cat(parts).numpy()
+
+
+def _bigram_counts(tokens: Integers, size: int) -> NDArray[np.int64]:
+    """How often each token (column) follows each token (row): [size, size]."""
+    counts = np.zeros(size * size, dtype=np.int64)
     for start in range(0, len(tokens) - 1, _COUNTED_AT_ONCE):
-        stretch = tokens[start : start + _COUNTED_AT_ONCE + 1]
-        pairs = stretch[:-1].astype(np.uint16) * VOCAB_SIZE + stretch[1:]
-        counts += np.bincount(pairs, minlength=len(counts))
-    return counts.reshape(VOCAB_SIZE, VOCAB_SIZE)
+        stretch = tokens[start : start + _COUNTED_AT_ONCE + 1].astype(np.int64)
+        counts += np.bincount(stretch[:-1] * size + stretch[1:], minlength=len(counts))
+    return counts.reshape(size, size)
 
 
 def _cross_entropy(train_counts: NDArray[np.int64], validation_counts: NDArray[np.int64]) -> float:

@@ -1,127 +1,244 @@
-"""The models that can be trained: Llama in preset sizes; their loss; their parameters as one flat vector."""
+"""Models: built from a preset or loaded from a source, with the head of their task; their parameters as one vector."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import LongTensor, Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from cotrain.config import ModelSection, Precision
+from cotrain.errors import ConfigError, IntegrityError
+from cotrain.sections import ModelSection, ModelType, TaskName, refusal
+from cotrain.train.initialization import draw_weights
+from cotrain.train.presets import class_facts, preset_config, set_dropout, token_facts
+from cotrain.train.spec import DataSpec
 
-
-@dataclass(frozen=True)
-class ModelPreset:
-    """Dimensions of a Llama."""
-
-    hidden_size: int
-    intermediate_size: int
-    """Width of the SwiGLU feed-forward layers."""
-    layers: int
-    heads: int
-    key_value_heads: int
-    """Heads of keys and values where attention is grouped (llama3); divides `heads`."""
-
-
-PRESETS: dict[str, ModelPreset] = {
-    "nano": ModelPreset(hidden_size=128, intermediate_size=344, layers=5, heads=4, key_value_heads=2),
-    "tiny": ModelPreset(hidden_size=384, intermediate_size=1024, layers=6, heads=6, key_value_heads=2),
-    "small": ModelPreset(hidden_size=768, intermediate_size=2048, layers=15, heads=12, key_value_heads=4),
+_AUTO_CLASSES: dict[TaskName, Any] = {
+    "causal-lm": AutoModelForCausalLM,
+    "masked-lm": AutoModelForMaskedLM,
+    "seq2seq-lm": AutoModelForSeq2SeqLM,
+    "text-classification": AutoModelForSequenceClassification,
+    "token-classification": AutoModelForTokenClassification,
+    "question-answering": AutoModelForQuestionAnswering,
 }
-"""By `model.size`: about 1 M, 10 M and 100 M parameters with a vocabulary of 256."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What tells one `model.type` from another at the same size."""
-
-    rope_theta: float
-    grouped_query_attention: bool
-
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "llama2": Architecture(rope_theta=10_000.0, grouped_query_attention=False),
-    "llama3": Architecture(rope_theta=500_000.0, grouped_query_attention=True),
+_MAPPINGS: dict[TaskName, Any] = {
+    "causal-lm": MODEL_FOR_CAUSAL_LM_MAPPING,
+    "masked-lm": MODEL_FOR_MASKED_LM_MAPPING,
+    "seq2seq-lm": MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    "text-classification": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    "token-classification": MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    "question-answering": MODEL_FOR_QUESTION_ANSWERING_MAPPING,
 }
+_MODEL_TYPES: dict[str, ModelType] = {
+    "llama": "llama3", "gpt2": "gpt2", "bert": "bert", "roberta": "roberta", "albert": "albert", "t5": "t5",
+}  # fmt: skip
+"""By the `model_type` of a Hugging Face config."""
+_SOURCE = "model.source"
 
 
-def build_model(section: ModelSection, *, vocab_size: int, seq_length: int, seed: int) -> PreTrainedModel:
-    """A freshly initialized causal language model on the CPU, with fp32 weights whatever `section.precision`.
+def model_class_for(task: TaskName) -> Any:
+    """The transformers Auto class that loads a model with the head of this task."""
+    return _AUTO_CLASSES[task]
 
-    The same arguments give the same weights bit for bit; torch's global random state is left as it was.
+
+def build_model(section: ModelSection, spec: DataSpec, *, seed: int) -> PreTrainedModel:
+    """A model for the data of `spec` on the CPU in training mode, with fp32 weights whatever `section.precision`.
+
+    A preset is freshly initialized; a `section.source` (a local folder or a Hugging Face id) is loaded, and only a
+    head that it lacks is fresh. The same arguments give the same weights bit for bit; torch's global random state is
+    left as it was. Raises ConfigError if the source cannot be had or does not fit the task or the data,
+    IntegrityError if its weights are not finite.
     """
     with torch.random.fork_rng(devices=[]):
-        model = LlamaForCausalLM(_llama_config(section, vocab_size=vocab_size, seq_length=seq_length))
-    model = model.float()
-    _initialize_matrices(model, std=model.config.initializer_range, seed=seed)
+        model = _create(section, spec, seed) if section.source is None else _load(section, section.source, spec, seed)
+    if section.activation_checkpointing:
+        _checkpoint_activations(model)
+    return model.train()
+
+
+def empty_model(section: ModelSection, spec: DataSpec) -> PreTrainedModel:
+    """The preset without its weights, on the meta device: names, shapes and counts of the parameters."""
+    with torch.device("meta"):
+        return _from_config(section, spec)
+
+
+def _create(section: ModelSection, spec: DataSpec, seed: int) -> PreTrainedModel:
+    model = _from_config(section, spec)
+    draw_weights(model, seed=seed)
     return model
 
 
-def _llama_config(section: ModelSection, *, vocab_size: int, seq_length: int) -> LlamaConfig:
-    preset, architecture = PRESETS[section.size], ARCHITECTURES[section.type]
-    grouped = architecture.grouped_query_attention
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=preset.hidden_size,
-        intermediate_size=preset.intermediate_size,
-        num_hidden_layers=preset.layers,
-        num_attention_heads=preset.heads,
-        num_key_value_heads=preset.key_value_heads if grouped else preset.heads,
-        max_position_embeddings=seq_length,
-        rope_theta=architecture.rope_theta,
-        tie_word_embeddings=True,
-        attn_implementation="sdpa",
-        # Llama's defaults name tokens 1 and 2, which are ordinary bytes here.
-        bos_token_id=None,
-        eos_token_id=None,
-        pad_token_id=None,
+def _from_config(section: ModelSection, spec: DataSpec) -> PreTrainedModel:
+    config = preset_config(section, spec)
+    return model_class_for(spec.task).from_config(
+        config, attn_implementation=section.attention, dtype=torch.float32, trust_remote_code=False
     )
 
 
-@torch.no_grad()
-def _initialize_matrices(model: PreTrainedModel, *, std: float, seed: int) -> None:
-    """Draw every matrix from a normal distribution; norms keep the ones they were built with.
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            f"activations of {model.config.model_type} cannot be checkpointed: transformers does not support it",
+            field="model.activation_checkpointing", hint="set it to false, and use a smaller train.batch_size",
+        )  # fmt: skip
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
-    numpy draws one number at a time: torch's own sampler is vectorized, and gives other bits under other
-    instruction sets.
+
+# ---------------------------------------------------------------------------------------------- sources
+def _load(section: ModelSection, source: str, spec: DataSpec, seed: int) -> PreTrainedModel:
+    local = Path(source).is_dir()
+    with _explained(source):
+        config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+    if reason := refused_task(config, spec.task):
+        raise ConfigError(
+            f"{source} cannot learn {spec.task}: {reason}",
+            field=_SOURCE,
+            hint="take another model or another train.task",
+        )
+    _check_vocabulary(config, source, spec)
+    _adapt_config(config, section, spec)
+    with _explained(source):
+        model, report = model_class_for(spec.task).from_pretrained(
+            source, config=config, local_files_only=local, trust_remote_code=False, use_safetensors=True,
+            dtype=torch.float32, attn_implementation=section.attention, key_mapping=_renamed_keys(config, spec.task),
+            ignore_mismatched_sizes=True, output_loading_info=True,
+        )  # fmt: skip
+    _check_positions(model, source, spec)
+    fresh = {*report["missing_keys"], *_replaced_heads(report["mismatched_keys"], source, spec)}
+    _check_weights(model, source, fresh)
+    draw_weights(model, seed=seed, only=fresh)
+    return model
+
+
+@contextlib.contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Raises ConfigError in place of what transformers raises for a source that it cannot load."""
+    try:
+        yield
+    except Exception as error:  # transformers and safetensors have no common class of errors for a broken model
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{source} cannot be loaded: {why}", field=_SOURCE,
+            hint="give a folder saved by save_pretrained with safetensors, or the id of such a Hugging Face model",
+        ) from error  # fmt: skip
+
+
+def refused_task(config: PretrainedConfig, task: TaskName) -> str:
+    """Why a model of this config cannot learn the task; empty if it can."""
+    known = _MODEL_TYPES.get(config.model_type)
+    if known is not None and (reason := refusal(known, task)):
+        return reason
+    if type(config) not in _MAPPINGS[task]:
+        return f"transformers has no such head for {config.model_type}"
+    if task == "causal-lm" and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return f"{config.model_type} reads in both directions: it would see the token that it is to predict"
+    return ""
+
+
+def _adapt_config(config: PretrainedConfig, section: ModelSection, spec: DataSpec) -> None:
+    """Fit a source's config to the data: its classes, dropout, and the special tokens it leaves open.
+
+    The padding token is always the data's: heads look for it in the samples.
     """
-    generator = np.random.default_rng(seed)
-    for parameter in model.parameters():
-        if parameter.ndim >= 2:
-            values = generator.standard_normal(parameter.numel(), dtype=np.float32) * np.float32(std)
-            parameter.copy_(torch.from_numpy(values).view(parameter.shape))
+    for name, value in class_facts(spec).items():
+        setattr(config, name, value)
+    for name, value in token_facts(spec).items():
+        if value is not None and (name == "pad_token_id" or getattr(config, name, None) is None):
+            setattr(config, name, value)
+    if section.dropout is not None:
+        set_dropout(config, section.dropout)
+
+
+def _renamed_keys(config: PretrainedConfig, task: TaskName) -> dict[str, str] | None:
+    """Llama and its kin call their trunk `model`, but `transformer` under the head of question answering."""
+    renamed = task == "question-answering" and _MAPPINGS[task][type(config)].base_model_prefix == "transformer"
+    return {r"^model\.": "transformer."} if renamed else None
+
+
+def _check_vocabulary(config: PretrainedConfig, source: str, spec: DataSpec) -> None:
+    """Raises ConfigError if the model does not know all tokens of the data."""
+    tokens = getattr(config.get_text_config(), "vocab_size", None)
+    if tokens is not None and tokens < spec.vocab_size:
+        raise ConfigError(
+            f"{source} knows {tokens} tokens, the tokenizer has {spec.vocab_size}", field="data.tokenizer",
+            hint="take the tokenizer that the model was trained with",
+        )  # fmt: skip
+
+
+def _check_positions(model: PreTrainedModel, source: str, spec: DataSpec) -> None:
+    """Raises ConfigError if samples are longer than what the model reads."""
+    positions = _positions(model)
+    if positions is not None and positions < spec.seq_length:
+        raise ConfigError(
+            f"{source} reads at most {positions} tokens, a sample has {spec.seq_length}", field="data.seq_length",
+            hint=f"set data.seq_length to {positions} or less",
+        )  # fmt: skip
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """Tokens that the model reads at most; None if it has no bound."""
+    positions: int | None = getattr(model.config, "max_position_embeddings", None)
+    offsets = [
+        module.padding_idx + 1
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx is not None
+    ]  # RoBERTa and its kin number their positions from there
+    return None if positions is None else positions - max(offsets, default=0)
+
+
+def _replaced_heads(
+    mismatched: Iterable[tuple[str, torch.Size, torch.Size]], source: str, spec: DataSpec
+) -> Iterator[str]:
+    """The heads that were made for other classes. Raises ConfigError for any other weights of a wrong shape."""
+    for name, found, expected in mismatched:
+        if expected[0] != len(spec.labels) or found[1:] != expected[1:]:
+            raise ConfigError(
+                f"{source}: {name} is {tuple(found)}, config.json promises {tuple(expected)}", field=_SOURCE,
+                hint="give another copy of the model",
+            )  # fmt: skip
+        yield name
+
+
+def _check_weights(model: PreTrainedModel, source: str, fresh: set[str]) -> None:
+    """Raises ConfigError if more than a head is missing, IntegrityError if a value is not finite."""
+    missing = sum(parameter.numel() for name, parameter in model.named_parameters() if name in fresh)
+    if 2 * missing > count_parameters(model):
+        raise ConfigError(
+            f"{source} lacks most of the weights that its config.json promises", field=_SOURCE,
+            hint="give a folder that holds the whole model",
+        )  # fmt: skip
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise IntegrityError(
+                f"{source}: the weights {name} are not finite", field=_SOURCE, hint="give another copy of the model"
+            )
 
 
 def count_parameters(model: torch.nn.Module) -> int:
     """Number of parameters, tied ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-# ------------------------------------------------------------------------------------------------- loss
-def next_token_logits(model: PreTrainedModel, inputs: Tensor, *, precision: Precision) -> Tensor:
-    """Logits in fp32, [batch, seq, vocabulary], for token ids [batch, seq] on the model's device.
-
-    The key-value cache is off: nothing is generated here, and it would only hold memory.
-    """
-    with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        logits = model(input_ids=inputs, use_cache=False).logits
-    return logits.float()
-
-
-def language_model_loss(model: PreTrainedModel, tokens: LongTensor, *, precision: Precision) -> Tensor:
-    """Mean cross-entropy of the next token, nats per token, a scalar in fp32.
-
-    `tokens` is [batch, seq + 1] on the model's device: all but the last are inputs, all but the first
-    targets.
-    """
-    logits = next_token_logits(model, tokens[:, :-1], precision=precision)
-    return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
 @contextlib.contextmanager

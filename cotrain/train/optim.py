@@ -7,30 +7,38 @@ import math
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from cotrain.config import TrainSection
+from cotrain.sections import Scheduler, TrainSection
+from cotrain.train.muon import MuonWithAdamW, hidden_matrices
 
 BETAS = (0.9, 0.95)
 SGD_MOMENTUM = 0.9
 MAX_WARMUP_SHARE = 0.1
+WSD_DECAY_SHARE = 0.2
+"""Part of what follows the warm-up in which wsd falls (arXiv:2405.18392)."""
 
 
 def build_inner_optimizer(model: nn.Module, section: TrainSection) -> Optimizer:
     """The optimizer of the inner steps, at the peak learning rate; see `learning_rate` for the schedule.
 
-    Norms and biases (1-D parameters) are spared weight decay. It is decoupled for adamw only: in adam and sgd
-    it is the L2 term that these optimizers are defined with.
+    Weight decay is what each optimizer is defined with: decoupled in adamw and muon (arXiv:1711.05101), an L2 term of
+    the gradient in adam and sgd. Norms and biases (1-D parameters) are spared. Muon takes the matrices of the
+    transformer layers and leaves the rest to adamw (MuLoCo, arXiv:2505.23725).
     """
     parameters = list(model.parameters())
+    matrices = hidden_matrices(model) if section.optimizer == "muon" else []
+    taken = {id(parameter) for parameter in matrices}
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": section.weight_decay},
+        {"params": [p for p in parameters if p.ndim >= 2 and id(p) not in taken], "weight_decay": section.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    if section.optimizer == "adamw":
-        return AdamW(groups, lr=section.learning_rate, betas=BETAS, fused=True)
+    lr = section.learning_rate
+    if section.optimizer == "sgd":  # torch's fused SGD knows no sharded parameters
+        return SGD(groups, lr=lr, momentum=SGD_MOMENTUM, foreach=True)
     if section.optimizer == "adam":
-        return Adam(groups, lr=section.learning_rate, betas=BETAS, fused=True)
-    return SGD(groups, lr=section.learning_rate, momentum=SGD_MOMENTUM, fused=True)
+        return Adam(groups, lr=lr, betas=BETAS, fused=True)
+    adamw = AdamW(groups, lr=lr, betas=BETAS, fused=True)
+    return MuonWithAdamW(matrices, adamw, lr=lr, weight_decay=section.weight_decay) if matrices else adamw
 
 
 def learning_rate(section: TrainSection, *, progress: float, total_steps: float) -> float:
@@ -56,12 +64,14 @@ def learning_rate(section: TrainSection, *, progress: float, total_steps: float)
     return section.learning_rate * (floor + (1 - floor) * _remaining(section.lr_scheduler, done))
 
 
-def _remaining(scheduler: str, done: float) -> float:
-    """Height of the schedule over its end, from 1 to 0, when `done` (0 to 1) of the annealing is over."""
+def _remaining(scheduler: Scheduler, done: float) -> float:
+    """Height of the schedule over its end, from 1 to 0, when `done` (0 to 1) of what follows the warm-up is over."""
     if scheduler == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     if scheduler == "linear":
         return 1 - done
+    if scheduler == "wsd":
+        return 1 - math.sqrt(max(0.0, 1 - (1 - done) / WSD_DECAY_SHARE))
     return 1.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,14 +31,23 @@ logger = logging.getLogger(__name__)
 class StatusReporter:
     """Keeps the snapshot of a run and writes it from a thread: at most once an interval, at once for what matters."""
 
-    def __init__(self, folder: Path, *, session: str, peer: str, interval_s: float = 1.0):
-        """Snapshots go to `folder/status.json`, under a new run id."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._path, self._interval_s = folder / STATUS_FILE, interval_s
+    def __init__(
+        self, folder: Path | None, *, session: str, peer: str, interval_s: float = 1.0,
+        on_write: Callable[[Status], None] | None = None,
+    ):  # fmt: skip
+        """Snapshots go to `folder/status.json`, under a new run id, and to `on_write`, in the reporter's thread.
+
+        Without a folder they are kept only: a node's ranks but the first have nothing of their own to tell.
+        """
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._path = None if folder is None else folder / STATUS_FILE
+        self._interval_s, self._on_write = interval_s, on_write
         self._status = Status(
             session=session, peer=peer, run=uuid.uuid4().hex, sequence=0, updated_at=now(), status="waiting",
             phase="starting",
         )  # fmt: skip
+        self._pending: dict[str, Any] = {}
         self._records: list[Record] = []
         self._lock = threading.Lock()
         self._urgent = threading.Event()
@@ -52,20 +62,25 @@ class StatusReporter:
     @property
     def status(self) -> Status:
         """The snapshot as it is now."""
-        return self._status
+        with self._lock:
+            return self._merge()
 
     def update(self, **fields: Any) -> None:
-        """Change fields of the snapshot; written within the interval."""
+        """Change fields of the snapshot; written within the interval. Cheap enough for every inner step."""
         with self._lock:
-            self._change(fields)
+            self._pending.update(fields)
+            self._dirty = True
 
     def phase(self, phase: Phase, state: State | None = None, *, message: str = "", **fields: Any) -> None:
         """Enter a phase; written at once. A message makes it a record of the training log."""
         with self._lock:
-            changed = (phase, state or self._status.status) != (self._status.phase, self._status.status)
+            before = self._merge()
+            changed = (phase, state or before.status) != (before.phase, before.status)
             if state is not None:
                 fields["status"] = state
-            self._change({**fields, "phase": phase})
+            self._pending.update(fields, phase=phase)
+            self._dirty = True
+            self._merge()
             if message:
                 self._add_record("phase", message, "info", {"phase": phase, "status": self._status.status})
         if changed or message:
@@ -93,16 +108,20 @@ class StatusReporter:
         self._write()
 
     # ------------------------------------------------------------------------------------------ under the lock
-    def _change(self, fields: dict[str, Any]) -> None:
-        merged = self._status.model_copy(update=fields)
-        rate = process_rate(merged.phase, merged.samples_committed, merged.samples_wanted)
-        self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
-        self._dirty = True
+    def _merge(self) -> Status:
+        """Build the snapshot from what has changed since the last one; progress never falls."""
+        if self._pending:
+            merged = self._status.model_copy(update=self._pending)
+            rate = process_rate(merged.phase, merged.samples_committed, merged.samples_wanted)
+            self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
+            self._pending = {}
+        return self._status
 
     def _add_record(self, kind: RecordKind, message: str, level: Any, data: dict[str, Any]) -> None:
         number = self._records[-1].number + 1 if self._records else 1
         entry = Record(number=number, time=now(), kind=kind, message=message[:1000], level=level, data=data)
         self._records = [*self._records, entry][-MAX_RECORDS:]
+        self._pending["records"] = self._records
         self._dirty = True
 
     # ------------------------------------------------------------------------------------------ the thread
@@ -117,11 +136,16 @@ class StatusReporter:
             if not self._dirty:
                 return
             self._dirty = False
+            self._merge()
             sequence = self._status.sequence + 1
-            stamp: dict[str, Any] = {"sequence": sequence, "updated_at": now(), "records": self._records}
+            stamp: dict[str, Any] = {"sequence": sequence, "updated_at": now()}
             if self._status.status == "training":
                 stamp["last_train_at"] = iso_now()
             self._status = snapshot = self._status.model_copy(update=stamp)
+        if self._on_write is not None:
+            self._on_write(snapshot)
+        if self._path is None:
+            return
         try:
             write_status(self._path, snapshot)
         except OSError as error:  # a full disk must not end a training run

@@ -93,8 +93,8 @@ class Synchronizer(Protocol):
     def next_buffers(self) -> tuple[Tensor, Tensor] | None:
         """Where the next outer state is to be written (parameters, momentum), or None for anywhere."""
 
-    def publish(self, state: OuterState, digest: str) -> OuterState:
-        """Serve this state to others from now on; returns it as stored."""
+    def publish(self, state: OuterState) -> tuple[OuterState, str]:
+        """Serve this state to others from now on; returns it as stored, and its digest (empty without others)."""
 
     def set_active(self, active: bool) -> None:
         """A paused peer is not waited for."""
@@ -106,14 +106,17 @@ class Synchronizer(Protocol):
 class LocalSynchronizer:
     """A run without others: every round is closed alone, with the pseudo-gradient as its own average."""
 
-    def __init__(self, inner_steps: int):
-        self._inner_steps = inner_steps
+    def __init__(self, inner_steps: int, samples_wanted: int | None = None):
+        """Rounds have `inner_steps` inner steps; the last one ends with the samples wanted, where they are known."""
+        self._inner_steps, self._wanted = inner_steps, samples_wanted
+        self._committed = 0
         self._average: Tensor | None = None
         self._totals = RoundTotals(0, 0)
 
     peers = 1
 
     def join(self, initial: OuterState) -> OuterState:
+        self._committed = initial.samples
         return initial
 
     def resync(self, state: OuterState) -> OuterState:
@@ -129,7 +132,8 @@ class LocalSynchronizer:
         return None
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
-        return work.steps >= self._inner_steps
+        is_last = self._wanted is not None and self._committed + work.samples >= self._wanted
+        return is_last or work.steps >= self._inner_steps
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
         self._average = state.parameters - local_parameters
@@ -145,8 +149,9 @@ class LocalSynchronizer:
     def next_buffers(self) -> None:
         return None
 
-    def publish(self, state: OuterState, digest: str) -> OuterState:
-        return state
+    def publish(self, state: OuterState) -> tuple[OuterState, str]:
+        self._committed = state.samples
+        return state, ""
 
     def set_active(self, active: bool) -> None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 from aiohttp import WSMsgType, web
 
-from cotrain.config import RunConfig, SessionSection, dump_config
+from cotrain.config import RunConfig, dump_config
 from cotrain.protocol import (
     UPLINK_MESSAGE,
     Ack,
@@ -29,6 +29,7 @@ from cotrain.protocol import (
     Welcome,
     WishMessage,
 )
+from cotrain.sections import SessionSection
 from cotrain.status import Record, Status, now
 
 SESSION = "small-session"
@@ -60,7 +61,7 @@ class SmallCoordinator:
     """Registers everybody, serves assets with ranges, stores what comes up the uplinks once and in order."""
 
     def __init__(self, assets: dict[str, bytes] | None = None):
-        content = {"train.npy": b"tokens " * 1000} if assets is None else assets
+        content = {"train.safetensors": b"tokens " * 1000} if assets is None else assets
         self.assets = [make_asset(name, data) for name, data in content.items()]
         self.content = {asset.sha256: content[asset.name] for asset in self.assets}
         self.wish = "run"

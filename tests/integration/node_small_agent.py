@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from cotrain.display import PlainDisplay
 from cotrain.errors import CotrainError
 from cotrain.paths import SharedPaths, home_dir
-from node.display import PlainDisplay
 from node.join import JoinOptions, Place, join
 from tests.integration.node_fixtures import worker_argv
 

@@ -18,16 +18,10 @@ from typing import Any
 import psutil
 import torch
 
-from cotrain.config import (
-    DilocoSection,
-    DistributedSection,
-    RunConfig,
-    SessionSection,
-    SwarmSection,
-    TrainSection,
-)
+from cotrain.config import RunConfig
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.process import bind_future_children
+from cotrain.sections import DilocoSection, DistributedSection, SessionSection, SwarmSection, TrainSection
 from cotrain.swarm.dht import DhtThread
 from cotrain.swarm.hardening import limit_message_nesting
 from cotrain.swarm.loop import LoopThread
@@ -169,7 +163,7 @@ class PeerChild(_Child):
             }
         assert closed is not None
         newer = self.optimizer.step(self.state, self.peer.average(), closed.totals, out=self.peer.next_buffers())
-        self.state = self.peer.publish(newer, newer.digest())
+        self.state, _ = self.peer.publish(newer)
         return {
             "closed": True, "digest": self.state.digest(), "round": self.state.round, "sent": closed.bytes_sent,
             "committed": self.state.samples, **closed.summary,
@@ -181,13 +175,14 @@ class PeerChild(_Child):
 
     def corrupt(self) -> str:
         self.state.parameters[7] += 1.0
-        self.state = self.peer.publish(self.state, self.state.digest())
+        self.state, _ = self.peer.publish(self.state)
         return self.state.digest()
 
     def serve_with_wrong_digest(self) -> tuple[int, str]:
         """Serve a state that has not the digest it is announced with."""
         digest = OuterState.initial(torch.ones(NUMEL)).digest()
-        self.state = self.peer.publish(self.state, digest)
+        self.state = self.peer._shared.publish(self.state, digest)
+        self.peer._note_state(self.state, digest)
         return self.state.round, digest
 
     def download(self, donors: list[tuple[str, int, str]], timeout_s: float) -> str:

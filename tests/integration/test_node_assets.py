@@ -21,7 +21,7 @@ QUICK = Backoff(first_s=0.01, most_s=0.01)
 
 @pytest.fixture
 async def coordinator() -> AsyncIterator[SmallCoordinator]:
-    async with running_coordinator({"train.npy": CONTENT}) as running:
+    async with running_coordinator({"train.safetensors": CONTENT}) as running:
         yield running
 
 
@@ -46,7 +46,7 @@ async def test_broken_download_goes_on_where_it_broke(coordinator: SmallCoordina
     path = await store.fetch(coordinator.assets[0])
     assert path.read_bytes() == CONTENT
     assert coordinator.ranges == ["", "bytes=100000-", "bytes=150000-"]
-    assert not path.with_name("train.npy.part").exists()
+    assert not path.with_name("train.safetensors.part").exists()
 
 
 async def test_part_of_an_earlier_process_is_continued(
@@ -54,7 +54,7 @@ async def test_part_of_an_earlier_process_is_continued(
 ) -> None:
     folder = tmp_path / coordinator.assets[0].sha256
     folder.mkdir()
-    (folder / "train.npy.part").write_bytes(CONTENT[:1234])
+    (folder / "train.safetensors.part").write_bytes(CONTENT[:1234])
     assert (await store.fetch(coordinator.assets[0])).read_bytes() == CONTENT
     assert coordinator.ranges == ["bytes=1234-"]
 
@@ -74,7 +74,7 @@ async def test_corrupt_twice_is_refused_and_nothing_kept(
     with pytest.raises(IntegrityError, match=r"train\.npy"):
         await store.fetch(coordinator.assets[0])
     kept = [path.name for path in (tmp_path / coordinator.assets[0].sha256).iterdir()]
-    assert kept == [".train.npy.lock"]
+    assert kept == [".train.safetensors.lock"]
 
 
 async def test_file_that_went_bad_on_disk_is_replaced(coordinator: SmallCoordinator, store: AssetStore) -> None:

@@ -24,11 +24,11 @@ QUICK = Backoff(first_s=0.02, most_s=0.05)
 
 
 def make_supervisor(folder: Path, mode: str, *, backoff: Backoff = QUICK) -> Supervisor:
-    for name in ("train.npy", "session.toml"):
+    for name in ("train.safetensors", "session.toml"):
         (folder / name).touch()
     job = Job(
         session=SESSION, peer_id=PEER, identity_path=folder / "peer.key", config_path=folder / "session.toml",
-        shared=folder, run_dir=folder, initial_peers=[], dataset_path=folder / "train.npy",
+        shared=folder, run_dir=folder, initial_peers=[], dataset_path=folder / "train.safetensors",
     )  # fmt: skip
     write_job(folder / "job.json", job)
     return Supervisor(worker_argv(mode, folder / "job.json"), folder, threads=1, backoff=backoff)

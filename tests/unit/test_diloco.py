@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from cotrain.config import DilocoSection, DistributedSection, RunConfig, TrainSection
+from cotrain.config import RunConfig
+from cotrain.sections import DilocoSection, DistributedSection, TrainSection
 from cotrain.train.diloco import OuterOptimizer, OuterState, RoundTotals, progress_fraction
 
 TOTALS = RoundTotals(samples=40, positions=44)

@@ -14,6 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotrain.display import (
+    JsonDisplay,
+    LiveDisplay,
+    PlainDisplay,
+    format_bytes,
+    format_seconds,
+    live_rows,
+    plain_line,
+    remaining_s,
+    sparkline,
+    summary_line,
+)
 from cotrain.errors import (
     ConfigError,
     ConflictError,
@@ -26,18 +38,6 @@ from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
 from node.client import error_from_problem, parse_session_url, version_mismatch
-from node.display import (
-    JsonDisplay,
-    LiveDisplay,
-    PlainDisplay,
-    format_bytes,
-    format_seconds,
-    live_rows,
-    plain_line,
-    remaining_s,
-    sparkline,
-    summary_line,
-)
 from node.hardware import detect_hardware, parse_cpu_model
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent

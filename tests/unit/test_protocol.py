@@ -78,11 +78,11 @@ def test_a_peer_id_is_base58(peer_id: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"name": "../train.npy"}, {"name": "a/b"}, {"name": ".hidden"}, {"name": ""}, {"name": "a\n"},
+    [{"name": "../train.safetensors"}, {"name": "a/b"}, {"name": ".hidden"}, {"name": ""}, {"name": "a\n"},
      {"sha256": "A" * 64}, {"sha256": "a" * 63}, {"sha256": "a" * 64 + "\n"}, {"size_bytes": -1}],
 )  # fmt: skip
 def test_an_asset_cannot_name_a_path_nor_a_false_hash(change: dict[str, Any]) -> None:
-    good = {"name": "train.npy", "sha256": "a" * 64, "size_bytes": 3}
-    assert Asset.model_validate(good).name == "train.npy"
+    good = {"name": "train.safetensors", "sha256": "a" * 64, "size_bytes": 3}
+    assert Asset.model_validate(good).name == "train.safetensors"
     with pytest.raises(ValidationError):
         Asset.model_validate({**good, **change})

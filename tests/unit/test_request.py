@@ -27,15 +27,21 @@ def test_a_name_is_enough_and_the_rest_has_the_configs_defaults() -> None:
 
 def test_every_field_reaches_its_place() -> None:
     config = request(
-        description="verses", seed=7, checkpointInterval=9,
-        model={"type": "llama2", "size": "tiny", "precision": "bf16"},
+        description="verses", seed=7,
+        model={"type": "llama2", "size": "tiny", "precision": "bf16", "dropout": 0.1, "activationCheckpointing": True,
+               "compile": True},
         training={"batchSize": 3, "learningRate": 0.5, "maxSteps": 11, "lrScheduler": "linear",
                   "gradientAccumulationSteps": 2, "maxGradNorm": 0.3, "warmupSteps": 4, "weightDecay": 0.2,
-                  "optimizer": "sgd", "epochs": 1.5},
+                  "optimizer": "sgd", "epochs": 1.5, "mixedPrecision": False, "enableEarlyStopping": False,
+                  "earlyStoppingPatience": 8,
+                  "saveCheckpointEvery": 9, "validationSplit": 0.1, "enableDistillation": True,
+                  "task": "text-classification"},
+        distillation={"teacher": "big", "temperature": 3.0, "alpha": 0.7},
         distributed={"nodes": 5, "gpusPerNode": 1, "minPeers": 4},
         diloco={"innerSteps": 6, "outerLearningRate": 0.4, "outerMomentum": 0.6, "momentumRamp": 0.2,
                 "codec": "fp32", "overlapSteps": 0},
-        data={"dataPath": "/books", "seqLength": 64, "validationSplit": 0.1},
+        data={"dataPath": "/books", "seqLength": 64, "tokenizer": "t", "normalization": "persian",
+              "fields": {"text": "body"}},
         monitoring={"evaluationRounds": 2, "evaluationBatches": 3},
     ).to_config("s")  # fmt: skip
     assert (config.session.seed, config.session.description, config.checkpoint.interval) == (7, "verses", 9)
@@ -49,6 +55,14 @@ def test_every_field_reaches_its_place() -> None:
         0.4, 0.6, 0.2,
     )  # fmt: skip
     assert (config.data.data_path, config.data.seq_length, config.data.validation_split) == ("/books", 64, 0.1)
+    assert (config.model.dropout, config.model.activation_checkpointing, config.model.compile) == (0.1, True, True)
+    assert (config.train.mixed_precision, config.train.early_stopping, config.train.early_stopping_patience) == (
+        False, False, 8,
+    )  # fmt: skip
+    assert (config.train.task, config.data.tokenizer, config.data.normalization, config.data.fields.text) == (
+        "text-classification", "t", "persian", "body",
+    )  # fmt: skip
+    assert config.distillation.model_dump() == {"enabled": True, "teacher": "big", "temperature": 3.0, "alpha": 0.7}
     assert (config.monitoring.evaluation_rounds, config.monitoring.evaluation_batches) == (2, 3)
 
 
@@ -59,11 +73,16 @@ def test_every_field_reaches_its_place() -> None:
         ({"training": {"learningRate": 99.0}}, "training.learningRate", "less than or equal to 10"),
         ({"distributed": {"nodes": 0}}, "distributed.nodes", "greater than or equal to 1"),
         ({"distributed": {"minPeers": 0}}, "distributed.minPeers", "greater than or equal to 1"),
-        ({"distributed": {"nodes": 2, "minPeers": 3}}, "", "swarm.min_peers is 3"),
+        ({"distributed": {"nodes": 2, "minPeers": 3}}, "distributed.minPeers", "is 3"),
+        ({"training": {"validationSplit": 1.0}}, "training.validationSplit", "less than 1"),
+        ({"training": {"enableDistillation": True}}, "distillation.teacher", "is missing"),
+        ({"distillation": {"alpha": 2.0}}, "distillation.alpha", "less than or equal to 1"),
+        ({"model": {"type": "bert"}, "training": {"task": "causal-lm"}}, "training.task", "not for this model"),
+        ({"data": {"fields": {"txt": "body"}}}, "data.fields.txt", "unknown key"),
         ({"diloco": {"outerMomentum": 1.0}}, "diloco.outerMomentum", "less than 1"),
         ({"data": {"seqLength": 1}}, "data.seqLength", "greater than or equal to 8"),
         ({"monitoring": {"evaluationBatches": 0}}, "monitoring.evaluationBatches", "greater than or equal to 1"),
-        ({"checkpointInterval": 0}, "checkpointInterval", "greater than or equal to 1"),
+        ({"training": {"saveCheckpointEvery": 0}}, "training.saveCheckpointEvery", "greater than or equal to 1"),
         ({"seed": -1}, "seed", "greater than or equal to 0"),
     ],
 )
@@ -92,9 +111,13 @@ requests = st.fixed_dictionaries(
     optional={
         "description": st.text(max_size=100),
         "seed": st.integers(0, 2**31 - 1),
-        "checkpointInterval": st.integers(1, 10**12),
         "training": st.fixed_dictionaries(
-            {}, optional={"batchSize": st.integers(1, 65536), "learningRate": st.floats(1e-9, 10.0)}
+            {},
+            optional={
+                "batchSize": st.integers(1, 65536),
+                "saveCheckpointEvery": st.integers(1, 99),
+                "learningRate": st.floats(1e-9, 10.0),
+            },
         ),
         "distributed": st.fixed_dictionaries({"nodes": st.integers(3, 99)}, optional={"minPeers": st.integers(1, 3)}),
         "data": st.fixed_dictionaries({}, optional={"dataPath": st.text(max_size=40)}),

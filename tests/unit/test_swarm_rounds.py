@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from cotrain.swarm.rounds import (
     MOST_MEDIAN_WEIGHTS,
-    MOST_ROUND_LENGTHS,
     Announcement,
     PeerProgress,
     averaging_weights,
@@ -22,6 +21,7 @@ from cotrain.swarm.rounds import (
     round_totals,
     should_close,
 )
+from cotrain.train.diloco import MOST_ROUND_LENGTHS
 
 INNER_STEPS = 10
 DIGESTS = ["a" * 64, "b" * 64, "c" * 64]

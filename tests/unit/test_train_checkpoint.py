@@ -13,28 +13,42 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from cotrain.config import ModelSection
 from cotrain.errors import DivergedError
+from cotrain.sections import ModelSection
 from cotrain.train.checkpoint import (
     MANIFEST_FILE,
     STATE_FILE,
+    Checkpoint,
+    CheckpointStore,
     export_model,
-    load_newest_outer_checkpoint,
-    save_outer_checkpoint,
+    outer_counters,
+    outer_tensors,
+    read_outer_state,
 )
+from cotrain.train.diloco import OuterState
 from cotrain.train.evaluate import generate_text
 from cotrain.train.files import StorageError, replacing_folder
 from cotrain.train.model import build_model
+from cotrain.train.spec import DataSpec
 from cotrain.train.tokenizer import byte_tokenizer
 
 SIZE = 5000
 
 
-def save(folder: Path, value: float, *, keep: int = 2) -> Path:
-    return save_outer_checkpoint(
-        folder, parameters=torch.full((SIZE,), value), momentum=torch.full((SIZE,), -value),
-        metadata={"round": int(value), "digest": "ab"}, keep=keep,
-    )  # fmt: skip
+def save(folder: Path, value: float, *, keep: int = 2, validation_loss: float | None = None) -> Path:
+    state = OuterState(torch.full((SIZE,), value), torch.full((SIZE,), -value), round=int(value), samples=8, cursor=9)
+    return CheckpointStore(folder, keep=keep).save(
+        outer_tensors(state), {"outer": outer_counters(state)}, validation_loss=validation_loss
+    )
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    return CheckpointStore(folder).newest(lambda checkpoint: checkpoint)
+
+
+def newest_round(folder: Path) -> int | None:
+    state = CheckpointStore(folder).newest(lambda checkpoint: read_outer_state(checkpoint, numel=SIZE))
+    return None if state is None else state.round
 
 
 @contextlib.contextmanager
@@ -48,30 +62,55 @@ def full_disk(limit_bytes: int = 4096) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# -------------------------------------------------------------------------------------------- outer state
+# -------------------------------------------------------------------------------------------- checkpoints
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path):
-    parameters, momentum = torch.randn(SIZE), torch.randn(SIZE)
-    metadata = {"round": 3, "samples_committed": 640, "digest": "ab", "nested": {"list": [1, 2.5, None]}}
-    path = save_outer_checkpoint(tmp_path, parameters=parameters, momentum=momentum, metadata=metadata)
-    loaded = load_newest_outer_checkpoint(tmp_path)
+    tensors = {"a": torch.randn(SIZE), "b": torch.arange(6).view(2, 3), "c": torch.tensor(2.0)}
+    metadata = {"step": 3, "digest": "ab", "nested": {"list": [1, 2.5, None]}}
+    path = CheckpointStore(tmp_path).save(tensors, metadata)
+    loaded = newest(tmp_path)
     assert loaded is not None
-    assert torch.equal(loaded.parameters, parameters)
-    assert torch.equal(loaded.momentum, momentum)
-    assert loaded.metadata == metadata
-    assert loaded.path == path
+    assert loaded.tensors.keys() == tensors.keys()
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in tensors.items())
+    assert (loaded.metadata, loaded.path) == (metadata, path)
+
+
+def test_an_outer_state_comes_back_as_it_was(tmp_path: Path):
+    state = OuterState(torch.randn(SIZE), torch.randn(SIZE), round=3, samples=640, cursor=700)
+    CheckpointStore(tmp_path).save(outer_tensors(state), {"outer": outer_counters(state)})
+    loaded = CheckpointStore(tmp_path).newest(lambda checkpoint: read_outer_state(checkpoint, numel=SIZE))
+    assert loaded is not None
+    assert loaded.digest() == state.digest()
 
 
 def test_without_a_checkpoint_there_is_none(tmp_path: Path):
-    assert load_newest_outer_checkpoint(tmp_path) is None
-    assert load_newest_outer_checkpoint(tmp_path / "nowhere") is None
+    assert newest(tmp_path) is None
+    assert newest(tmp_path / "nowhere") is None
 
 
 def test_the_newest_are_kept_and_the_newest_is_loaded(tmp_path: Path):
     paths = [save(tmp_path, value, keep=3) for value in (1.0, 2.0, 3.0, 4.0, 5.0)]
     assert sorted(tmp_path.iterdir()) == paths[2:]
-    loaded = load_newest_outer_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded.metadata["round"] == 5
+    assert newest_round(tmp_path) == 5
+
+
+def test_the_best_is_kept_beside_the_newest(tmp_path: Path):
+    losses = (3.0, 1.5, 2.0, None, 2.5, 1.75)
+    paths = [save(tmp_path, float(n), keep=2, validation_loss=loss) for n, loss in enumerate(losses)]
+    assert sorted(tmp_path.iterdir()) == [paths[1], paths[4], paths[5]]
+    best = CheckpointStore(tmp_path).best(lambda checkpoint: checkpoint)
+    assert best is not None
+    assert best.path == paths[1]
+    flip_a_bit(paths[1])
+    best = CheckpointStore(tmp_path).best(lambda checkpoint: checkpoint)
+    assert best is not None
+    assert best.path == paths[5], "the second best takes the place of a broken one"
+
+
+def test_clearing_removes_checkpoints_and_nothing_else(tmp_path: Path):
+    save(tmp_path, 1.0)
+    (tmp_path / "notes.txt").touch()
+    CheckpointStore(tmp_path).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def flip_a_bit(path: Path) -> None:
@@ -104,19 +143,17 @@ def test_a_broken_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, caplo
     broken = save(tmp_path, 2.0)
     damage(broken)
     with caplog.at_level(logging.WARNING):
-        loaded = load_newest_outer_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded.metadata["round"] == 1
+        assert newest_round(tmp_path) == 1
     assert str(broken) in caplog.text
 
 
 @pytest.mark.parametrize(
     "tensors",
     [
-        {"parameters": torch.tensor([1.0, torch.nan]), "momentum": torch.zeros(2)},
-        {"parameters": torch.zeros(2), "momentum": torch.zeros(3)},
-        {"parameters": torch.zeros(2, dtype=torch.float64), "momentum": torch.zeros(2)},
-        {"parameters": torch.zeros(2)},
+        {"outer.parameters": torch.full((SIZE,), torch.nan), "outer.momentum": torch.zeros(SIZE)},
+        {"outer.parameters": torch.zeros(SIZE), "outer.momentum": torch.zeros(3)},
+        {"outer.parameters": torch.zeros(SIZE, dtype=torch.float64), "outer.momentum": torch.zeros(SIZE)},
+        {"outer.parameters": torch.zeros(SIZE)},
     ],
     ids=["nan", "sizes", "type", "half"],
 )
@@ -124,7 +161,7 @@ def test_a_state_that_is_signed_right_but_wrong_inside_is_passed_over(tmp_path: 
     path = save(tmp_path, 1.0)
     save_file(tensors, path / STATE_FILE)
     sign_again(path)
-    assert load_newest_outer_checkpoint(tmp_path) is None
+    assert newest_round(tmp_path) is None
 
 
 def sign_again(path: Path) -> None:
@@ -139,24 +176,9 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path: Path, value: float)
     save(tmp_path, 1.0)
     momentum = torch.zeros(SIZE)
     momentum[7] = value
-    with pytest.raises(DivergedError, match="not finite"):
-        save_outer_checkpoint(tmp_path, parameters=torch.zeros(SIZE), momentum=momentum, metadata={}, keep=1)
-    loaded = load_newest_outer_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded.metadata["round"] == 1
-
-
-@pytest.mark.parametrize(
-    ("parameters", "momentum", "message"),
-    [
-        (torch.zeros(2, 2), torch.zeros(4), "parameters is 2-D"),
-        (torch.zeros(4), torch.zeros(4, dtype=torch.float64), "momentum is 1-D torch.float64"),
-        (torch.zeros(4), torch.zeros(5), "4 values, momentum 5"),
-    ],
-)
-def test_tensors_that_are_no_outer_state_are_refused(tmp_path: Path, parameters, momentum, message: str):
-    with pytest.raises(ValueError, match=message):
-        save_outer_checkpoint(tmp_path, parameters=parameters, momentum=momentum, metadata={})
+    with pytest.raises(DivergedError, match="momentum is not finite"):
+        CheckpointStore(tmp_path, keep=1).save({"parameters": torch.zeros(SIZE), "momentum": momentum}, {})
+    assert newest_round(tmp_path) == 1
 
 
 def test_keeping_none_is_refused(tmp_path: Path):
@@ -170,9 +192,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_no_rubbish(tmp_path: Path):
         save(tmp_path, 2.0, keep=1)
     assert str(tmp_path) in caught.value.field
     assert list(tmp_path.iterdir()) == [older]
-    loaded = load_newest_outer_checkpoint(tmp_path)
-    assert loaded is not None
-    assert loaded.metadata["round"] == 1
+    assert newest_round(tmp_path) == 1
     assert save(tmp_path, 3.0, keep=1).is_dir()
 
 
@@ -181,7 +201,7 @@ def test_what_a_killed_process_left_is_no_checkpoint(tmp_path: Path):
     unfinished = tmp_path / ".checkpoint-00000002.tmp"
     unfinished.mkdir()
     (unfinished / STATE_FILE).write_bytes(b"half")
-    loaded = load_newest_outer_checkpoint(tmp_path)
+    loaded = newest(tmp_path)
     assert loaded is not None
     assert loaded.path == older
     newer = save(tmp_path, 2.0)
@@ -222,7 +242,7 @@ def test_a_folder_put_aside_by_a_killed_process_is_put_back(tmp_path: Path):
 # ------------------------------------------------------------------------------------------------- export
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    return build_model(ModelSection(), vocab_size=256, seq_length=32, seed=0)
+    return build_model(ModelSection(), DataSpec(task="causal-lm", vocab_size=256, seq_length=32), seed=0)
 
 
 def test_an_export_loads_from_pretrained_and_gives_the_same_logits(model: PreTrainedModel, tmp_path: Path):

@@ -14,17 +14,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cotrain.config import DataSection, DilocoSection, RunConfig, TrainSection
+from cotrain.config import RunConfig
 from cotrain.errors import DivergedError
 from cotrain.paths import CONTROL_FILE, STATUS_FILE
+from cotrain.sections import DataSection, DilocoSection, TrainSection
 from cotrain.status import Control, Status, TrainingStopped, WishName, read_status, write_control
-from cotrain.train.data import TokenDataset
-from cotrain.train.diloco import OuterState, RoundTotals
+from cotrain.train.data.permutation import Indices
+from cotrain.train.data.samples import SampleWriter, TaskDataset
+from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState, RoundTotals
+from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, flatten_parameters
-from cotrain.train.permutation import Indices
+from cotrain.train.parallel import ParallelGroup
 from cotrain.train.reporter import ControlFile, StatusReporter
+from cotrain.train.spec import DataSpec
 from cotrain.train.synchronizer import ClosedRound, LocalSynchronizer, LocalWork, RoundNotClosed, StateOutdated
-from cotrain.train.trainer import MOST_ROUND_LENGTHS, Trainer
+from cotrain.train.tasks.metrics import Batch
+from cotrain.train.tasks.registry import make_task
+from cotrain.train.trainer import MOST_SKIPPED, Trainer
 from tests.unit.test_reporter import wait_until
 
 TEXT = Path(__file__).parents[2] / "LICENSE"
@@ -34,6 +40,7 @@ INNER_STEPS = 4
 GOLDEN_LOSSES = [4.9904, 4.4419, 4.0188, 3.7748, 3.6542, 3.3538]
 """At the ends of six rounds. The bits of inner steps depend on the instruction set: only the losses are pinned."""
 BATCH = 4
+SPEC = DataSpec(task="causal-lm", vocab_size=256, seq_length=SEQ_LENGTH)
 
 
 def config(*, max_steps: int = 16, learning_rate: float = 3e-3, overlap: int = 0, **train: Any) -> RunConfig:
@@ -46,16 +53,16 @@ def config(*, max_steps: int = 16, learning_rate: float = 3e-3, overlap: int = 0
     )
 
 
-class RecordingDataset(TokenDataset):
+class RecordingDataset(TaskDataset):
     """A dataset that notes which samples were taken."""
 
-    def __init__(self, path: Path, seq_length: int):
-        super().__init__(path, seq_length)
+    def __init__(self, path: Path):
+        super().__init__(path, make_task(SPEC.task, SPEC, seed=0, fields=DataSection().fields))
         self.taken: list[int] = []
 
-    def batch(self, indices: Indices) -> torch.LongTensor:
+    def batch(self, indices: Indices, keys: Indices) -> Batch:
         self.taken += indices.tolist()
-        return super().batch(indices)
+        return super().batch(indices, keys)
 
 
 class WatchedSynchronizer(LocalSynchronizer):
@@ -77,10 +84,9 @@ class WatchedSynchronizer(LocalSynchronizer):
         self.works.append(work)
         super().begin_round(state, local_parameters, work)
 
-    def publish(self, state: OuterState, digest: str) -> OuterState:
-        assert state.digest() == digest
+    def publish(self, state: OuterState) -> tuple[OuterState, str]:
         self.states.append(state)
-        return state
+        return state, state.digest()
 
     def set_active(self, active: bool) -> None:
         self.activity.append(active)
@@ -110,8 +116,10 @@ Make = Callable[..., Bench]
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    path = tmp_path / "train.npy"
-    np.save(path, np.frombuffer(TEXT.read_bytes(), np.uint8))
+    path = tmp_path / "train.safetensors"
+    with SampleWriter(path, SPEC) as writer:
+        writer.add_tokens(np.frombuffer(TEXT.read_bytes(), np.uint8))
+        writer.finish({})
     return path
 
 
@@ -119,13 +127,14 @@ def corpus(tmp_path: Path) -> Path:
 def make(corpus: Path, tmp_path: Path) -> Iterator[Make]:
     benches: list[Bench] = []
 
-    def build(synchronizer: LocalSynchronizer, settings: RunConfig | None = None) -> Bench:
+    def build(synchronizer: LocalSynchronizer, settings: RunConfig | None = None, **hooks: Any) -> Bench:
         settings = settings or config()
         folder = tmp_path / f"run{len(benches)}"
         reporter = StatusReporter(folder, session="s", peer="p", interval_s=0.1)
-        dataset = RecordingDataset(corpus, SEQ_LENGTH)
-        model = build_model(settings.model, vocab_size=256, seq_length=SEQ_LENGTH, seed=settings.session.seed)
-        trainer = Trainer(settings, model, dataset, synchronizer, reporter, ControlFile(folder))
+        dataset = RecordingDataset(corpus)
+        model = build_model(settings.model, SPEC, seed=settings.session.seed)
+        inner = InnerLoop(settings, model, dataset, ParallelGroup(0, 1, torch.device("cpu")))
+        trainer = Trainer(settings, inner, synchronizer, reporter, ControlFile(folder), **hooks)
         benches.append(Bench(trainer, model, dataset, reporter, folder))
         return benches[-1]
 
@@ -161,16 +170,59 @@ def test_the_same_seed_gives_the_same_bits_twice(make: Make) -> None:
     assert len(digests) == 1
 
 
-def test_not_a_number_ends_the_run_with_a_way_out(make: Make) -> None:
+def poison(bench: Bench) -> None:
+    """Make every loss from now on not a number, as an overflow in the weights does."""
+    with torch.no_grad():
+        next(bench.model.parameters()).fill_(torch.nan)
+
+
+def test_a_state_that_is_not_a_number_ends_the_run_with_a_way_out(make: Make) -> None:
     class Poisoned(WatchedSynchronizer):
         def join(self, initial: OuterState) -> OuterState:
             return OuterState.initial(torch.full_like(initial.parameters, float("nan")))
 
-    bench = make(Poisoned())
-    with pytest.raises(DivergedError, match="the loss is nan after 1 inner steps") as caught:
+    bench = make(Poisoned(), config(max_steps=40))
+    with pytest.raises(DivergedError, match=f"the loss is nan at inner step {2 * MOST_SKIPPED - 1}") as caught:
         bench.trainer.run()
     assert caught.value.field == "train.learning_rate"
     assert bench.reporter.status.loss is None
+
+
+def test_after_three_steps_that_are_no_number_the_outer_state_is_taken_up_again(make: Make) -> None:
+    sync = WatchedSynchronizer(lambda work: poison(bench) if sync.turns == INNER_STEPS + 1 else None)
+    bench = make(sync, config(max_steps=40))
+    bench.trainer.run()
+    warnings = [record.message for record in bench.reporter._records if record.level == "warning"]
+    assert warnings == ["3 inner steps were not finite: back to the outer state"]
+    assert bench.round_losses[-1] < bench.round_losses[0] - 1.0, "it has learnt all the same"
+    assert len(set(bench.dataset.taken)) == len(bench.dataset.taken), "the samples that led there are not tried again"
+
+
+def test_after_three_steps_that_are_no_number_a_good_checkpoint_is_asked_for(make: Make) -> None:
+    asked: list[int] = []
+
+    def recover() -> bool:
+        asked.append(sync.turns)
+        bench.trainer._weights.put(sync.states[-1].parameters)
+        return True
+
+    sync = WatchedSynchronizer(lambda work: poison(bench) if sync.turns == INNER_STEPS + 1 else None)
+    bench = make(sync, config(max_steps=40), recover=recover)
+    bench.trainer.run()
+    assert len(asked) == 1
+    assert any("back to the last good checkpoint" in record.message for record in bench.reporter._records)
+
+
+def test_a_run_ends_early_when_the_hook_after_a_round_says_so(make: Make) -> None:
+    closed: list[int] = []
+
+    def after_round() -> bool:
+        closed.append(bench.trainer.state.round)
+        return len(closed) == 2
+
+    bench = make(LocalSynchronizer(INNER_STEPS), config(max_steps=40), after_round=after_round)
+    final = bench.trainer.run()
+    assert (closed, final.round, bench.trainer.is_complete) == ([1, 2], 2, False)
 
 
 # ---------------------------------------------------------------------------------------------- wishes and status
@@ -195,8 +247,8 @@ def test_the_status_file_tells_the_phases_in_order_and_progress_never_falls(make
     assert rates[-1] == 100.0
     assert all(status.last_train_at is not None and status.last_train_at.endswith("+00:00") for status in seen)
     kinds = [(record.kind, record.data.get("phase")) for record in seen[-1].records]
-    assert kinds == [("phase", "joining"), ("phase", "training"), *[("round", None)] * 4, ("phase", "finishing")]
-    assert [record.number for record in seen[-1].records] == list(range(1, 8))
+    assert kinds == [("phase", "training"), *[("round", None)] * 4, ("phase", "finishing")]
+    assert [record.number for record in seen[-1].records] == list(range(1, 7))
 
 
 @pytest.mark.parametrize("wish", ["stop", "cancel"])
@@ -225,13 +277,13 @@ def test_pause_holds_the_steps_and_resume_goes_on(make: Make) -> None:
     # whoever still stepped would be through with the 16 steps of the run long before this
     thread.join(1.0)
     assert thread.is_alive()
-    assert bench.reporter.status.step == step == 5  # a turn of the six closed the first round
+    assert bench.reporter.status.step == step == 6
     bench.wish("run")
     thread.join(30.0)
     assert sync.activity == [False, True]
     assert ended[0].samples == 64
     messages = [record.message for record in bench.reporter._records if record.kind == "phase"]
-    assert messages[2:4] == ["paused", "resumed"]
+    assert messages[1:3] == ["paused", "resumed"]
 
 
 def test_a_paused_run_can_be_stopped(make: Make) -> None:
@@ -295,7 +347,7 @@ class LateSynchronizer(WatchedSynchronizer):
         self.at_delivery = None
 
 
-@pytest.mark.parametrize(("late", "overlap", "meanwhile"), [(0, 3, 1), (1, 3, 2), (2, 3, 3), (9, 3, 3), (2, 0, 0)])
+@pytest.mark.parametrize(("late", "overlap", "meanwhile"), [(0, 3, 0), (1, 3, 1), (2, 3, 2), (9, 3, 3), (2, 0, 0)])
 def test_what_was_learnt_during_the_averaging_is_carried_over_exactly(
     make: Make, late: int, overlap: int, meanwhile: int
 ) -> None:
@@ -393,7 +445,7 @@ def test_a_late_joiner_weighs_nothing_in_its_first_round_and_warms_up(make: Make
     rates: list[float] = []
     sync = Running()
     bench = make(sync, config(max_steps=32, lr_scheduler="constant", warmup_steps=0))
-    sync.on_turn = lambda work: rates.append(bench.trainer._inner.param_groups[0]["lr"])
+    sync.on_turn = lambda work: rates.append(bench.trainer._inner.optimizer.param_groups[0]["lr"])
     final = bench.trainer.run()
     assert [work.warm for work in sync.works] == [False, *[True] * (len(sync.works) - 1)]
     assert rates[: INNER_STEPS + 1] == pytest.approx([3e-3 * share for share in (0.25, 0.5, 0.75, 1.0, 1.0)])

@@ -1,4 +1,4 @@
-"""What a volunteer sees: a live view in a terminal, plain lines elsewhere, or one JSON line per snapshot."""
+"""What a person sees of a run: a live view in a terminal, plain lines elsewhere, or one JSON line per snapshot."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def permute(values: Indices, *, size: int, seed: int, tweaks: Indices) -> Indice
     `seed` is not negative.
     """
     half_bits = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
-    keys = _mix(_mix(np.full(values.shape, seed, dtype=np.uint64)) + tweaks.astype(np.uint64))
+    keys = mix(mix(np.full(values.shape, seed, dtype=np.uint64)) + tweaks.astype(np.uint64))
     result = _feistel(values.astype(np.uint64), keys, half_bits)
     outside = np.flatnonzero(result >= size)
     while outside.size:
@@ -39,12 +39,12 @@ def _feistel(values: Words, keys: Words, half_bits: np.uint64) -> Words:
     mask = (np.uint64(1) << half_bits) - np.uint64(1)
     left, right = values >> half_bits, values & mask
     for number in range(ROUNDS):
-        keys = _mix(keys + np.uint64(number))
-        left, right = right, left ^ (_mix(right ^ keys) & mask)
+        keys = mix(keys + np.uint64(number))
+        left, right = right, left ^ (mix(right ^ keys) & mask)
     return (left << half_bits) | right
 
 
-def _mix(words: Words) -> Words:
+def mix(words: Words) -> Words:
     """The output function of SplitMix64, modulo 2**64: every bit depends on every bit of the input."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,0 +1,173 @@
+"""The models and datasets to choose from by name; `configs/catalog/*.toml` lists them.
+
+An entry that is not `verified` carries an id or a licence that could not be checked on the hub: look at its page before
+you build on it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from cotrain.config import RunConfig
+from cotrain.errors import ConfigError, NotFoundError
+from cotrain.paths import configs_dir
+from cotrain.sections import FieldsSection, ModelType, Section, TaskName
+
+_NAME = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_HubId = Annotated[str, Field(pattern=rf"^{_HUB_ID.pattern}$")]
+
+
+class CatalogEntry(Section):
+    """What models and datasets have in common."""
+
+    id: _NAME
+    """The name to use in a config."""
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    """What people call it."""
+    hugging_face_id: _HubId
+    """Where it comes from."""
+    licence: Annotated[str, Field(min_length=1)]
+    """As its page states it; `unknown` if it states none."""
+    verified: bool
+    """Whether id and licence were checked against its page."""
+    language: str = "fa"
+    """ISO 639-1."""
+
+
+class ModelEntry(CatalogEntry):
+    """A model to go on from."""
+
+    type: ModelType
+    """Architecture."""
+    size_bytes: Annotated[int, Field(ge=1)]
+    """Of the download, about."""
+
+
+class DatasetEntry(CatalogEntry):
+    """A dataset to learn from."""
+
+    task: TaskName
+    """What it is made for."""
+    size: str
+    """Rows or bytes, in words."""
+    files: str = ""
+    """Only the files of the repository that match this glob; empty: all data files."""
+    normalization: Literal["none", "persian"] = "none"
+    """Spelling to unify, unless the config says otherwise."""
+    fields: FieldsSection = FieldsSection()
+    """What its columns are called."""
+
+
+_Entry = TypeVar("_Entry", bound=CatalogEntry)
+
+
+# --------------------------------------------------------------------------------------------- the files
+def load_models() -> list[ModelEntry]:
+    """The models of `configs/catalog/models.toml`. Raises ConfigError if it cannot be read."""
+    return _load("models", ModelEntry)
+
+
+def load_datasets() -> list[DatasetEntry]:
+    """The datasets of `configs/catalog/datasets.toml`. Raises ConfigError if it cannot be read."""
+    return _load("datasets", DatasetEntry)
+
+
+def _load(kind: str, entry: type[_Entry]) -> list[_Entry]:
+    path = configs_dir() / "catalog" / f"{kind}.toml"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get(kind, [])
+        entries = [entry.model_validate(table) for table in tables]
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", field=str(path), hint="COTRAIN_CONFIGS names the folder of configs"
+        ) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}: {first['msg']}", field=str(path), hint=f"see {entry.__name__}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise ConfigError(f"is not a catalog: {error}", field=str(path), hint=f"it holds [[{kind}]] tables") from error
+    if len({entry.id for entry in entries}) < len(entries):
+        raise ConfigError("an id stands twice", field=str(path), hint="give each entry an id of its own")
+    return entries
+
+
+# --------------------------------------------------------------------------------------------- look-ups
+def find_model(name: str) -> ModelEntry:
+    """The model of this id, name or hub id. Raises NotFoundError naming near matches."""
+    return _find(name, load_models(), "model")
+
+
+def find_dataset(name: str) -> DatasetEntry:
+    """The dataset of this id, name or hub id. Raises NotFoundError naming near matches."""
+    return _find(name, load_datasets(), "dataset")
+
+
+def _match(name: str, entries: Sequence[_Entry]) -> _Entry | None:
+    wanted = name.strip().casefold()
+    return next((entry for entry in entries if wanted in _names(entry)), None)
+
+
+def _names(entry: CatalogEntry) -> tuple[str, str, str]:
+    return entry.id, entry.name.casefold(), entry.hugging_face_id.casefold()
+
+
+def _find(name: str, entries: Sequence[_Entry], kind: str) -> _Entry:
+    if entry := _match(name, entries):
+        return entry
+    names = {text: entry.id for entry in entries for text in _names(entry)}
+    near = [names[text] for text in difflib.get_close_matches(name.casefold(), names, n=5, cutoff=0.4)]
+    raise NotFoundError(
+        f"there is no {kind} {name!r}", field=kind,
+        hint=f"did you mean {' or '.join(dict.fromkeys(near))}?" if near
+        else f"the catalog has {', '.join(entry.id for entry in entries)}",
+        details={"near": list(dict.fromkeys(near))},
+    )  # fmt: skip
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether it has the form `organization/name` of the Hugging Face hub."""
+    return _HUB_ID.fullmatch(text) is not None and ".." not in text
+
+
+def resolve_model(source: str) -> str:
+    """Where a model comes from: the hub id of a catalog name, a local folder, or the hub id itself.
+
+    Raises NotFoundError, naming near matches, for anything else.
+    """
+    if entry := _match(source, load_models()):
+        return entry.hugging_face_id
+    if Path(source).is_dir() or is_hub_id(source):
+        return source
+    return find_model(source).hugging_face_id
+
+
+def resolve_dataset(source: str) -> str:
+    """The hub id of a catalog name, or the hub id itself; local data has a key of its own, `data.data_path`.
+
+    Raises NotFoundError, naming near matches, for anything else.
+    """
+    if entry := _match(source, load_datasets()):
+        return entry.hugging_face_id
+    return source if is_hub_id(source) else find_dataset(source).hugging_face_id
+
+
+def with_resolved_models(config: RunConfig) -> RunConfig:
+    """The config with catalog names of the source and the teacher replaced by where these come from.
+
+    Raises NotFoundError, naming near matches.
+    """
+    model, distillation = config.model, config.distillation
+    if model.source is not None:
+        model = model.model_copy(update={"source": resolve_model(model.source)})
+    if distillation.enabled and distillation.teacher is not None:
+        distillation = distillation.model_copy(update={"teacher": resolve_model(distillation.teacher)})
+    return config.model_copy(update={"model": model, "distillation": distillation})

@@ -1,0 +1,1 @@
+"""Data: from files and folders to samples, and which peer takes which sample when."""
