@@ -167,9 +167,13 @@ class _failures_of:
         logger.error("session %s failed", self._session, exc_info=error)
         self._checkpointer.let_go(self._session)
         hint = error.hint if isinstance(error, CotrainError) else "see the checkpointer's log in the data folder"
-        message = error.message if isinstance(error, CotrainError) else repr(error)
+        message = _told(error) if isinstance(error, CotrainError) else repr(error)
         _report(Failed(session=self._session, message=message, hint=hint))
         return True
+
+
+def _told(error: CotrainError) -> str:
+    return f"{error.field}: {error.message}" if error.field else error.message
 
 
 def _report(report: BaseModel) -> None:

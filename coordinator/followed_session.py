@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,9 +15,8 @@ from hivemind.dht import DHT
 
 from coordinator.checkpointer_messages import Following
 from coordinator.session_assets import gather_assets, model_files
-from cotrain.catalog import with_resolved_models
+from coordinator.session_paths import confine
 from cotrain.config import RunConfig
-from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.status import State
 from cotrain.swarm.dht import DhtThread
@@ -30,7 +30,7 @@ from cotrain.train.checkpoint import (
     outer_tensors,
     read_outer_state,
 )
-from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
+from cotrain.train.data.prepare import prepare_dataset
 from cotrain.train.data.samples import TaskDataset
 from cotrain.train.diloco import OuterState
 from cotrain.train.distill import load_teacher
@@ -57,9 +57,14 @@ class FollowedSession:
         self, config: RunConfig, shared: SharedPaths, dht: DHT, dht_thread: DhtThread, loop: LoopThread
     ):  # fmt: skip
         """Prepares the data, builds the model, and opens the swarm at the newest checkpoint or at the beginning."""
-        config = with_resolved_models(config)
+        config = confine(config, shared)
         self._config, self._shared = config, shared
-        self._prepared = _prepare(config, shared)
+        self._models_folder = shared.temporary_models / config.session.id
+        self._assets_folder = shared.temporary_models / f"{config.session.id}-assets"
+        self._prepared = prepare_dataset(
+            config, folder=shared.processed_datasets, splits_folder=shared.dataset_splits,
+            raw_folder=shared.raw_datasets,
+        )  # fmt: skip
         spec = self._prepared.spec
         task = make_task(spec.task, spec, seed=config.session.seed, fields=config.data.fields)
         self._train = TaskDataset(self._prepared.train, task)
@@ -90,7 +95,7 @@ class FollowedSession:
 
     def _save_models(self) -> dict[str, Path]:
         """Files of the models that the nodes cannot make themselves, by their assets' names."""
-        config, folder = self._config, self._shared.temporary_models / self._config.session.id
+        config, folder = self._config, self._models_folder
         files: dict[str, Path] = {}
         if config.model.source is not None:
             files |= model_files(folder / "source", "source", self._model)
@@ -117,9 +122,8 @@ class FollowedSession:
 
     def following(self) -> Following:
         """What the session's nodes need."""
-        folder = self._shared.temporary_models / f"{self._config.session.id}-assets"
-        assets = gather_assets(folder, {self._prepared.train.name: self._prepared.train, **self._models})
-        return Following(session=self._config.session.id, assets=assets, asset_folder=str(folder))
+        assets = gather_assets(self._assets_folder, {self._prepared.train.name: self._prepared.train, **self._models})
+        return Following(session=self._config.session.id, assets=assets, asset_folder=str(self._assets_folder))
 
     def follow(self) -> bool:
         """Catch up with the swarm; True once the run is complete, or has stopped early."""
@@ -214,26 +218,10 @@ class FollowedSession:
         return path
 
     def close(self) -> None:
-        """Leave the session's swarm; its files stay."""
+        """Leave the session's swarm; its files stay, but for those that nodes have fetched."""
         if self._observer.state.round > 0:
             self._save_checkpoint()
         self._observer.close()
+        for folder in (self._models_folder, self._assets_folder):
+            shutil.rmtree(folder, ignore_errors=True)
         self._reporter.stop()
-
-
-def _prepare(config: RunConfig, shared: SharedPaths) -> PreparedDataset:
-    """The session's data files. A data path is looked for in the data folder only: anybody may ask for one."""
-    path = config.data.data_path
-    if path is not None:
-        folder = (shared.root / "datasets").resolve()
-        inside = (folder / path).resolve()
-        if not inside.is_relative_to(folder):
-            raise ConfigError(
-                f"{path} lies outside {folder}", field="data.data_path",
-                hint="put the text there and name it relative to that folder",
-            )  # fmt: skip
-        data = config.data.model_copy(update={"data_path": str(inside)})
-        config = config.model_copy(update={"data": data})
-    return prepare_dataset(
-        config, folder=shared.processed_datasets, splits_folder=shared.dataset_splits, raw_folder=shared.raw_datasets
-    )

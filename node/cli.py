@@ -31,6 +31,9 @@ def join(
     threads: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Arithmetic threads; the physical cores if left out.")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Processes that train together; one for each GPU if left out.")
+    ] = None,
 ) -> None:
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once."""
     import asyncio
@@ -43,7 +46,7 @@ def join(
 
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
-    options = JoinOptions(url=url, name=name, host=host, port=port, threads=threads)
+    options = JoinOptions(url=url, name=name, host=host, port=port, threads=threads, processes=processes)
     display.open()
     try:
         code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env()), display))

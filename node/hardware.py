@@ -17,7 +17,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def detect_hardware() -> Hardware:
     """Device, memory and processors. Blocks for up to 5 s where a GPU driver answers slowly."""
     return Hardware(
-        device=(cuda_name() or f"cpu ({cpu_model()})")[:200],
+        device=(", ".join(cuda_names()) or f"cpu ({cpu_model()})")[:200],
         memory_bytes=psutil.virtual_memory().total,
         cpu_count=physical_cores(),
         platform=platform.platform()[:200],
@@ -47,13 +47,13 @@ def parse_cpu_model(cpuinfo: str) -> str:
     return ""
 
 
-def cuda_name() -> str:
-    """The first NVIDIA GPU's name; empty where there is no GPU or no working driver."""
+def cuda_names() -> list[str]:
+    """The names of the NVIDIA GPUs; none where there is no GPU or no working driver."""
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return []
     if answer.returncode != 0:
-        return ""
-    return next((line.strip() for line in answer.stdout.splitlines() if line.strip()), "")
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from cotrain.errors import ConfigError
 from cotrain.request import CamelModel
@@ -37,6 +38,8 @@ class Job(CamelModel):
     """Address to listen on for other peers."""
     port: int = 0
     """Port to listen on; 0: any free one."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that train together on this machine, at most."""
 
 
 def write_job(path: Path, job: Job) -> None:

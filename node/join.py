@@ -19,7 +19,7 @@ from cotrain.protocol import RegisterAnswer, RegisterRequest
 from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.client import CoordinatorClient, parse_session_url
-from node.hardware import detect_hardware, physical_cores
+from node.hardware import cuda_names, detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
@@ -47,6 +47,8 @@ class JoinOptions:
     """Port to listen on for other peers; 0: any free one."""
     threads: int | None = None
     """Arithmetic threads of the training process; None: the physical cores."""
+    processes: int | None = None
+    """Processes that train together on this machine; None: one for each GPU, else one."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Agent:
             teacher_path=assemble_model(assets, "teacher", self._run_dir),
             host=self._options.host,
             port=self._options.port,
+            processes=self._options.processes or len(await asyncio.to_thread(cuda_names)) or 1,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)

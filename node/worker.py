@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
@@ -18,8 +19,12 @@ from cotrain.logs import configure_logging
 from cotrain.paths import CONTROL_FILE
 from cotrain.process import bind_future_children, bind_to_parent
 from cotrain.status import Control, State, TrainingStopped, WishName, write_control
+from cotrain.train.launch import in_launch, is_first_rank, launch, run_rank
 from cotrain.train.reporter import StatusReporter
 from node.job import Job, read_job
+
+if TYPE_CHECKING:
+    from cotrain.swarm.peer import SwarmPeer
 
 logger = logging.getLogger("node.worker")
 
@@ -32,22 +37,32 @@ STATE_AFTER_WISH: dict[WishName, State] = {
 
 
 def main() -> int:
-    """Run the job; returns the exit code."""
-    bind_to_parent()
+    """Run the job, in several processes where the machine has several devices; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m node.worker", description=__doc__)
     parser.add_argument("--job", type=Path, required=True)
-    job = read_job(parser.parse_args().job)
+    path = parser.parse_args().job
+    job = read_job(path)
+    config = with_local_models(load_config(job.config_path), job)
+    ranks = ranks_for(config.train.batch_size, job.processes)
+    if ranks > 1 and not in_launch():
+        bind_to_parent()
+        return launch("node.worker", ["--job", str(path)], processes=ranks)
+    return run_rank(lambda: _train(job, config))
+
+
+def ranks_for(batch_size: int, processes: int) -> int:
+    """The most processes, of those the machine has room for, that a batch can be dealt out to evenly."""
+    return next(ranks for ranks in range(min(batch_size, processes), 0, -1) if batch_size % ranks == 0)
+
+
+def _train(job: Job, config: RunConfig) -> int:
     configure_logging()
     # hivemind forks: its children, and p2pd with them, must not outlive this process
     bind_future_children()
-    return _train(job)
-
-
-def _train(job: Job) -> int:
-    config = with_local_models(load_config(job.config_path), job)
     reporter = StatusReporter(
-        job.run_dir, session=job.session, peer=job.peer_id, interval_s=config.monitoring.status_interval_s
-    )
+        job.run_dir if is_first_rank() else None, session=job.session, peer=job.peer_id,
+        interval_s=config.monitoring.status_interval_s,
+    )  # fmt: skip
     reporter.flush()
     exit_code = 0
     try:
@@ -82,42 +97,50 @@ def with_local_models(config: RunConfig, job: Job) -> RunConfig:
 
 
 class _Run:
-    """Model, data, swarm and trainer of one job."""
+    """Model, data, swarm and trainer of one job; in a rank but the first, without a peer of its own."""
 
     def __init__(self, job: Job, config: RunConfig, reporter: StatusReporter):
         # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
-        from cotrain.swarm.hardening import limit_message_nesting
-        from cotrain.swarm.peer import SwarmPeer
         from cotrain.train.data.samples import SampleFile, TaskDataset
         from cotrain.train.distill import load_teacher
         from cotrain.train.inner import InnerLoop
         from cotrain.train.model import build_model, count_parameters
         from cotrain.train.parallel import ParallelGroup
+        from cotrain.train.ranked import RankedSynchronizer, RankedWishes
         from cotrain.train.reporter import ControlFile
         from cotrain.train.tasks.registry import make_task
         from cotrain.train.trainer import Trainer
 
-        limit_message_nesting()
         spec = SampleFile(job.dataset_path).spec
         task = make_task(spec.task, spec, seed=config.session.seed, fields=config.data.fields)
         dataset = TaskDataset(job.dataset_path, task)
         model = build_model(config.model, spec, seed=config.session.seed)
+        numel = count_parameters(model)
         self._reporter, self._control = reporter, ControlFile(job.run_dir)
-        self._peer = SwarmPeer(
-            config, numel=count_parameters(model), samples_wanted=config.samples_wanted(len(dataset)),
-            identity_path=job.identity_path, initial_peers=job.initial_peers, host=job.host, port=job.port,
-            on_wait=lambda what: reporter.record("log", f"waiting for {what}"),
-            on_download=lambda share: reporter.phase("downloading"), obey=self._obey,
-        )  # fmt: skip
-        group = ParallelGroup.from_environment()  # only now: a GPU must not be touched before the swarm has forked
-        model.to(group.device)
+        self._peer = self._join(job, config, numel, len(dataset)) if is_first_rank() else None
+        # only now: it starts threads and touches the GPU, and the swarm has forked
+        self._group = group = ParallelGroup.from_environment()
         reporter.start()
-        reporter.update(parameters=count_parameters(model), addresses=self._peer.addresses, device=str(model.device))
+        addresses = self._peer.addresses if self._peer else []
+        reporter.update(parameters=numel, addresses=addresses, device=f"{group.size} x {group.device.type}")
         inner = InnerLoop(
             config, model, dataset, group, teacher=load_teacher(config.distillation, spec, group.device),
             on_trouble=lambda what: reporter.record("log", what, level="warning"),
         )  # fmt: skip
-        self._trainer = Trainer(config, inner, self._peer, reporter, self._control)
+        synchronizer = RankedSynchronizer(group, self._peer, numel=numel)
+        self._trainer = Trainer(config, inner, synchronizer, reporter, RankedWishes(group, self._control.wish))
+
+    def _join(self, job: Job, config: RunConfig, numel: int, samples: int) -> SwarmPeer:
+        from cotrain.swarm.hardening import limit_message_nesting
+        from cotrain.swarm.peer import SwarmPeer
+
+        limit_message_nesting()
+        return SwarmPeer(
+            config, numel=numel, samples_wanted=config.samples_wanted(samples), identity_path=job.identity_path,
+            initial_peers=job.initial_peers, host=job.host, port=job.port,
+            on_wait=lambda what: self._reporter.record("log", f"waiting for {what}"),
+            on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
+        )  # fmt: skip
 
     def _obey(self) -> None:
         """A wish to end holds also while the swarm is waited for; a pause begins with the training."""
@@ -130,8 +153,10 @@ class _Run:
         try:
             final = self._trainer.run()
         finally:
-            with contextlib.suppress(TimeoutError):  # a DHT that no longer answers must not hide how the run ended
-                self._peer.leave(final)
+            if self._peer is not None:
+                with contextlib.suppress(TimeoutError):  # a DHT that is silent must not hide how the run ended
+                    self._peer.leave(final)
+        self._group.close()
         self._reporter.phase("done", "completed", message="the run is complete")
 
 

@@ -113,8 +113,8 @@ class System:
         self.url = ready["url"]
         return process
 
-    def start_node(self, name: str, session_url: str) -> Process:
-        return self._start(name, ["node", "join", session_url, "--json", "--threads", "1", "--name", name])
+    def start_node(self, name: str, session_url: str, *options: str) -> Process:
+        return self._start(name, ["node", "join", session_url, "--json", "--threads", "1", "--name", name, *options])
 
     def _start(self, name: str, arguments: list[str]) -> Process:
         home = self.folder / name

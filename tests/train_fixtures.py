@@ -41,7 +41,8 @@ def _pair_row(random: np.random.Generator) -> dict[str, Any]:
 def _sentiment_row(random: np.random.Generator) -> dict[str, Any]:
     good = bool(random.integers(2))
     return {
-        "text": f"{random.choice(NAMES)} is {random.choice(GOOD if good else BAD)}",
+        "text": f"{random.choice(NAMES)} {random.choice(VERBS)} {random.choice(GOOD if good else BAD)} "
+        f"{random.choice(CITIES)}",
         "label": "good" if good else "bad",
     }
 

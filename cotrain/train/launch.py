@@ -43,6 +43,16 @@ class Failure(NamedTuple):
     time_s: int
 
 
+def in_launch() -> bool:
+    """Whether this process is a rank that `launch` started."""
+    return FOLDER_VARIABLE in os.environ
+
+
+def is_first_rank() -> bool:
+    """Whether this process is rank 0, or alone."""
+    return not in_launch() or os.environ["RANK"] == "0"
+
+
 def run_rank(work: Callable[[], int]) -> int:
     """The main function of a rank: does `work` and returns its exit code.
 

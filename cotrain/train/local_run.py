@@ -25,11 +25,12 @@ from cotrain.train.evaluate import Evaluation, evaluate, trivial_losses
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, count_parameters, load_flat_parameters
 from cotrain.train.parallel import ParallelGroup
+from cotrain.train.ranked import RankedWishes
 from cotrain.train.reporter import ControlFile, StatusReporter
 from cotrain.train.synchronizer import LocalSynchronizer
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.tokenizer import load_tokenizer
-from cotrain.train.trainer import ModelWeights, NoWeights, Trainer
+from cotrain.train.trainer import InnerWeights, NoWeights, Trainer
 
 LOCAL_PEER = "local"
 """Name of the folder that a run without a swarm reports to."""
@@ -79,23 +80,20 @@ def identity_of(config: RunConfig) -> dict[str, Any]:
     }
 
 
-class LocalWishes:
+class LocalWishes(RankedWishes):
     """Wishes from `control.json`, from signals (`stop`), and from a limit of inner steps; every rank hears the same."""
 
     def __init__(self, folder: Path, group: ParallelGroup):
-        self._control, self._group = ControlFile(folder), group
-        self._stopped = False
+        super().__init__(group, self._newest)
+        self._control, self._stopped = ControlFile(folder), False
         self.limit_reached: Callable[[], bool] = lambda: False
 
     def stop(self) -> None:
         """End at the next inner step."""
         self._stopped = True
 
-    def wish(self) -> WishName:
-        wish: WishName = "run"
-        if self._group.is_main:
-            wish = "stop" if self._stopped or self.limit_reached() else self._control.wish()
-        return self._group.broadcast_object(wish)
+    def _newest(self) -> WishName:
+        return "stop" if self._stopped or self.limit_reached() else self._control.wish()
 
 
 class LocalRun:
@@ -131,11 +129,10 @@ class LocalRun:
             config, model, train, group, teacher=teacher,
             on_trouble=lambda what: reporter.record("log", what, level="warning"),
         )  # fmt: skip
-        diloco = config.distributed.strategy == "diloco"
+        weights = InnerWeights(self._inner) if config.distributed.strategy == "diloco" else NoWeights()
         self._trainer = Trainer(
             config, self._inner, LocalSynchronizer(config.diloco.inner_steps, config.samples_wanted(len(train))),
-            reporter, wishes, weights=ModelWeights(model) if diloco else NoWeights(), after_round=self._after_round,
-            recover=self._recover,
+            reporter, wishes, weights=weights, after_round=self._after_round, recover=self._recover,
         )  # fmt: skip
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._saved_at_step = self._resume()  # 0: nothing to save yet

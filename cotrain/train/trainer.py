@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from cotrain.config import RunConfig
 from cotrain.errors import DivergedError, IntegrityError
@@ -25,7 +24,6 @@ from cotrain.train.data.order import first_unused, share_positions
 from cotrain.train.data.permutation import Indices
 from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterOptimizer, OuterState, inner_learning_rate
 from cotrain.train.inner import InnerLoop, StepResult
-from cotrain.train.model import flatten_parameters, load_flat_parameters
 from cotrain.train.reporter import StatusReporter
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated, Synchronizer
 
@@ -54,17 +52,17 @@ class Weights(Protocol):
         """Write a vector of that form into the model."""
 
 
-class ModelWeights:
-    """All parameters of a model on one device."""
+class InnerWeights:
+    """All parameters of a model, however many devices it is spread over."""
 
-    def __init__(self, model: PreTrainedModel):
-        self._model = model
+    def __init__(self, inner: InnerLoop):
+        self._inner = inner
 
     def take(self) -> Tensor:
-        return flatten_parameters(self._model)
+        return self._inner.weights()
 
     def put(self, flat: Tensor) -> None:
-        load_flat_parameters(self._model, flat)
+        self._inner.load_weights(flat)
 
 
 class NoWeights:
@@ -117,7 +115,7 @@ class Trainer:
         """
         self._config, self._inner, self._dataset = config, inner, inner.dataset
         self._sync, self._reporter, self._wishes = synchronizer, reporter, wishes
-        self._weights = weights or ModelWeights(inner.model)
+        self._weights = weights or InnerWeights(inner)
         self._after_round, self._recover = after_round, recover
         self._wanted = config.samples_wanted(len(inner.dataset))
         self._outer = OuterOptimizer.from_config(config, self._wanted)

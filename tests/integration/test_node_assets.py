@@ -71,7 +71,7 @@ async def test_corrupt_twice_is_refused_and_nothing_kept(
     coordinator: SmallCoordinator, store: AssetStore, tmp_path: Path
 ) -> None:
     coordinator.corrupt_downloads = 2
-    with pytest.raises(IntegrityError, match=r"train\.npy"):
+    with pytest.raises(IntegrityError, match=r"train\.safetensors"):
         await store.fetch(coordinator.assets[0])
     kept = [path.name for path in (tmp_path / coordinator.assets[0].sha256).iterdir()]
     assert kept == [".train.safetensors.lock"]

@@ -1,0 +1,61 @@
+"""Where the paths in a session's config may lead: into the coordinator's data folder, since anybody may ask for one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from cotrain.catalog import is_hub_id, resolve_model
+from cotrain.config import RunConfig
+from cotrain.errors import ConfigError
+from cotrain.paths import SharedPaths
+from cotrain.sections import Section
+
+BUILT_IN_TOKENIZER = "bytes"
+
+S = TypeVar("S", bound=Section)
+
+
+def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
+    """The config with every path in it made absolute, and models by catalog name replaced by where they come from.
+
+    `data.data_path` is looked for in the data folder's `datasets`; `model.source`, `distillation.teacher` and
+    `data.tokenizer` in its `models`, unless they name a model of the catalog or the hub. Raises ConfigError for a
+    path that leads elsewhere, NotFoundError for a name that nothing has.
+    """
+    models = shared.root / "models"
+    source, teacher, data = config.model.source, config.distillation.teacher, config.data
+    if data.data_path is not None:
+        data = _with(data, data_path=str(inside(shared.root / "datasets", data.data_path, field="data.data_path")))
+    if data.tokenizer != BUILT_IN_TOKENIZER:
+        data = _with(data, tokenizer=_model(models, data.tokenizer, field="data.tokenizer"))
+    model, distillation = config.model, config.distillation
+    if source is not None:
+        model = _with(model, source=_model(models, source, field="model.source"))
+    if config.distillation.enabled and teacher is not None:
+        distillation = _with(distillation, teacher=_model(models, teacher, field="distillation.teacher"))
+    return _with(config, data=data, model=model, distillation=distillation)
+
+
+def inside(folder: Path, path: str, *, field: str) -> Path:
+    """The absolute path of `path` in `folder`. Raises ConfigError if it leads out of it."""
+    folder = folder.resolve()
+    target = (folder / path).resolve()
+    if not target.is_relative_to(folder):
+        raise ConfigError(
+            f"{path} lies outside {folder}", field=field, hint="put it there and name it relative to that folder"
+        )
+    return target
+
+
+def _model(models: Path, name: str, *, field: str) -> str:
+    folder = inside(models, name, field=field)
+    if folder.is_dir():
+        return str(folder)
+    if is_hub_id(name) and Path(name).exists():  # a folder of the coordinator's own, read as one by whoever loads it
+        raise ConfigError(f"{name} lies outside {models}", field=field, hint="move it there, or start elsewhere")
+    return resolve_model(name)
+
+
+def _with(section: S, **changes: object) -> S:
+    return section.model_copy(update=changes)
