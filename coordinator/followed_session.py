@@ -196,7 +196,7 @@ class FollowedSession:
         """
         self._observer.follow()
         self._reporter.phase("finishing", message="saving the final model")
-        tokenizer = load_tokenizer(self._config.data.tokenizer, self._prepared.spec.task)
+        tokenizer = load_tokenizer(self._config.tokenizer, self._prepared.spec.task)
         best = self._checkpoints.best(self._read) if self._stopped_early else None
         load_flat_parameters(self._model, (best or self._observer.state).parameters)
         output = self._config.checkpoint.output_path

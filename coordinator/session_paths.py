@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from cotrain.catalog import is_hub_id, resolve_model
-from cotrain.config import RunConfig
+from cotrain.config import BYTES, RunConfig
 from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.sections import Section
-
-BUILT_IN_TOKENIZER = "bytes"
 
 S = TypeVar("S", bound=Section)
 
@@ -27,7 +25,7 @@ def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
     source, teacher, data = config.model.source, config.distillation.teacher, config.data
     if data.data_path is not None:
         data = _with(data, data_path=str(inside(shared.root / "datasets", data.data_path, field="data.data_path")))
-    if data.tokenizer != BUILT_IN_TOKENIZER:
+    if data.tokenizer not in (None, BYTES):
         data = _with(data, tokenizer=_model(models, data.tokenizer, field="data.tokenizer"))
     model, distillation = config.model, config.distillation
     if source is not None:

@@ -35,6 +35,8 @@ from cotrain.sections import (
 )
 
 SCHEMA_VERSION = 1
+BYTES = "bytes"
+"""The built-in tokenizer: one token for each byte."""
 MAX_CONFIG_BYTES = 256 * 1024
 
 
@@ -92,6 +94,11 @@ class RunConfig(Section):
     def task(self) -> TaskName:
         """What is learnt."""
         return self.train.task or PRETRAINING_TASK[self.model.type]
+
+    @property
+    def tokenizer(self) -> str:
+        """How text becomes tokens."""
+        return self.data.tokenizer or self.model.source or BYTES
 
     def samples_wanted(self, train_samples: int) -> int:
         """Samples the whole swarm commits before the run is complete.

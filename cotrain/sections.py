@@ -68,6 +68,8 @@ class SessionSection(Section):
     """What it is for."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of the initial weights, the validation split and the data order."""
+    runnable: Literal["laptop", "gpu", "server"] = "gpu"
+    """The least machine that trains this in reasonable time: any laptop, one graphics card, a server of several."""
 
 
 class ModelSection(Section):
@@ -226,8 +228,9 @@ class DataSection(Section):
     `dataset`): the source text of Python's standard library."""
     dataset: str | None = None
     """A catalog name or a Hugging Face id, in place of `data_path`."""
-    tokenizer: str = "bytes"
-    """How text becomes tokens; bytes: one token for each byte; else a local folder or a Hugging Face id."""
+    tokenizer: str | None = None
+    """How text becomes tokens: `bytes` (one token for each byte), a local folder, or a Hugging Face id; absent: as
+    `model.source` does it, else bytes."""
     normalization: Literal["none", "persian"] | None = None
     """Unify the letters, digits and spaces of Persian text; absent: as the catalog says of the dataset, else none."""
     fields: FieldsSection = FieldsSection()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 from torch import Tensor
 
+from cotrain.catalog import with_resolved_models
 from cotrain.config import RunConfig
 from cotrain.paths import SharedPaths
 from cotrain.swarm.scenario import Scenario, check_memory
@@ -48,6 +49,7 @@ def load_material(config: RunConfig, scenario: Scenario, shared: SharedPaths, gr
     Raises MemoryShortageError if the scenario's peers do not fit into memory (a preset is not even built then), and
     what preparing and building raise.
     """
+    config = with_resolved_models(config)
     prepared = prepare_dataset(
         config, folder=shared.processed_datasets, splits_folder=shared.dataset_splits, raw_folder=shared.raw_datasets
     )

@@ -123,7 +123,7 @@ class LocalRun:
         self._spec = prepared.spec
         model = build_model(config.model, prepared.spec, seed=config.session.seed)
         self._parameters = count_parameters(model)
-        self._tokenizer = load_tokenizer(config.data.tokenizer, prepared.spec.task)
+        self._tokenizer = load_tokenizer(config.tokenizer, prepared.spec.task)
         teacher = load_teacher(config.distillation, prepared.spec, group.device, tokenizer=self._tokenizer)
         self._inner = InnerLoop(
             config, model, train, group, teacher=teacher,

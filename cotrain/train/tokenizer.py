@@ -12,12 +12,12 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from cotrain.config import BYTES
 from cotrain.errors import ConfigError
 from cotrain.sections import TaskName
 from cotrain.train.spec import DataSpec
 
 VOCAB_SIZE = 256
-BYTES = "bytes"
 """The name of the byte tokenizer in a config."""
 PAD, CLS, SEP, MASK = "<pad>", "<cls>", "<sep>", "<mask>"
 SENTINEL = "<extra_id_{}>"
@@ -97,8 +97,15 @@ def _first_line(error: Exception) -> str:
 
 def text_tokens(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> list[list[int]]:
     """The token ids of each text alone; the name of a special token in a text is text like any other."""
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
-    return list(encoded.input_ids)
+    backend = tokenizer.backend_tokenizer  # used directly: it need not make masks and offsets that nobody reads
+    before = backend.encode_special_tokens
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = True
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    finally:
+        backend.encode_special_tokens = before
 
 
 # ------------------------------------------------------------------------------------------- description

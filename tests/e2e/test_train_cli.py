@@ -15,7 +15,8 @@ import psutil
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from cotrain.paths import STATUS_FILE
+from cotrain.config import load_config
+from cotrain.paths import STATUS_FILE, templates
 from cotrain.process import child_environment
 from cotrain.status import read_status
 from tests.system import wait_until
@@ -143,3 +144,17 @@ def test_what_is_wrong_is_said_with_the_way_out(tmp_path: Path, change: tuple[st
     assert done.returncode == code, done.stderr
     assert line in done.stderr
     assert "Traceback" not in done.stderr
+
+
+LAPTOP = [path for path in templates() if load_config(path).session.runnable == "laptop"]
+
+
+@pytest.mark.parametrize("template", LAPTOP, ids=lambda path: path.stem)
+def test_a_template_for_laptops_trains(tmp_path: Path, template: Path) -> None:
+    """Its first steps; a whole run takes minutes."""
+    done = train(tmp_path / "shared", template.stem, "--steps", "12", "--json")
+    assert done.returncode == 0, done.stderr
+    snapshots = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert (snapshots[-1]["status"], snapshots[-1]["step"]) == ("stopped", 12)
+    assert snapshots[-1]["loss"] < 5.5, "it has begun to learn: chance is 5.55"
+    assert len(LAPTOP) == 2

@@ -15,6 +15,8 @@ from cotrain.cli import LAZY_COMMANDS, app
 from cotrain.config import parse_config
 from cotrain.demo import app as demo_app
 from cotrain.request import SessionRequest
+from cotrain.simulate_cli import app as simulate_app
+from cotrain.train_cli import app as train_app
 from node.cli import app as node_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +27,9 @@ PACKAGES = ("cotrain", "node", "coordinator")
 # files beside the packages that read the environment or set it
 OTHER_CODE = ("Dockerfile", "compose.yaml", "Makefile", "scripts/install.sh", ".ci/run")
 
-COMMAND_APPS = {"coordinator": coordinator_app, "demo": demo_app, "node": node_app}
+COMMAND_APPS = {
+    "coordinator": coordinator_app, "demo": demo_app, "node": node_app, "simulate": simulate_app, "train": train_app,
+}  # fmt: skip
 VARIABLE = re.compile(r"\bCOTRAIN_[A-Z_]+\b")
 REPOSITORY_FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|js|md|toml|yaml|sh))`")
 REPOSITORY_FOLDER = re.compile(r"`((?:cotrain|node|coordinator|tests|configs|docs|scripts|benchmarks)/[\w/-]+)`")

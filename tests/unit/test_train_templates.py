@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cotrain.catalog import find_dataset, is_hub_id, resolve_model
+from cotrain.cli import execute
 from cotrain.config import RunConfig, dump_config, load_config, parse_config
 from cotrain.paths import configs_dir
 
@@ -12,7 +14,22 @@ TEMPLATES = sorted((configs_dir() / "templates").glob("*.toml"))
 
 
 def test_the_templates_are_there():
-    assert {"laptop-nano.toml", "community-tiny.toml"} <= {path.name for path in TEMPLATES}
+    names = {path.stem for path in TEMPLATES}
+    assert names >= {"laptop-nano", "laptop-muon", "community-tiny", "persian-sentiment", "server-8b"}
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_config_check_passes_on_a_template(path: Path):
+    assert execute(["config", "check", path.stem]) == 0
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_what_a_template_names_is_in_the_catalog(path: Path):
+    config = load_config(path)
+    if config.model.source is not None:
+        assert is_hub_id(resolve_model(config.model.source))
+    if config.data.dataset is not None:
+        assert find_dataset(config.data.dataset).task == config.task
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)

@@ -106,7 +106,7 @@ class _Plan:
 
 
 def _plan(config: RunConfig, raw_folder: Path | None) -> _Plan:
-    tokenizer = load_tokenizer(config.data.tokenizer, config.task)
+    tokenizer = load_tokenizer(config.tokenizer, config.task)
     fingerprint = _hash(tokenizer.backend_tokenizer.to_str())
     source, fields, normalization = _open_source(config.data, raw_folder)
 
