@@ -24,8 +24,9 @@ install:  ## .venv with what a node and a coordinator need
 install-dev:  ## and what tests need
 	@scripts/install.sh --dev
 
-bench: install  ## measurements, as ratios against something run beside them
+bench: install-dev  ## measurements, as ratios against something run beside them
 	$(CPU) .venv/bin/python -m benchmarks.inner_loop
+	$(CPU) .venv/bin/python -m benchmarks.quality
 
 format: install-dev  ## put the code into its form
 	.venv/bin/ruff check --fix .

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from cotrain.status import Status
+from cotrain.status import LOCAL_PEER, Status
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
@@ -70,8 +70,9 @@ def plain_line(status: Status) -> str:
         parts.append(f"validation {status.validation_loss:.4f}")
     if status.tokens_per_second is not None:
         parts.append(f"{status.tokens_per_second:.0f} tokens/s")
-    parts.append(f"{status.peers} peers")
-    parts.append(f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}")
+    if status.peer != LOCAL_PEER:
+        parts.append(f"{status.peers} peers")
+        parts.append(f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}")
     if status.error_msg:
         parts.append(f"error: {status.error_msg}")
     return "  ".join(parts)
@@ -184,12 +185,10 @@ def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> 
         ("progress", f"{status.process_rate:.1f} %, round {status.round}{eta}"),
         ("loss", loss),
         ("speed", speed),
-        ("peers", str(status.peers)),
-        (
-            "traffic",
-            f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}",
-        ),
     ]
+    if status.peer != LOCAL_PEER:
+        traffic = f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}"
+        rows += [("peers", str(status.peers)), ("traffic", traffic)]
     if status.validation_loss is not None:
         rows.insert(3, ("validation", f"{status.validation_loss:.4f} (round {status.validation_round})"))
     if status.error_msg:

@@ -19,6 +19,8 @@ from cotrain.request import CamelModel
 
 MAX_STATUS_BYTES = 256 * 1024
 MAX_RECORDS = 32
+LOCAL_PEER = "local"
+"""What stands for the peer id in a run without a swarm."""
 
 State = Literal[
     "draft",
@@ -104,6 +106,8 @@ class Status(CamelModel):
     batch_size: int | None = None
     samples_committed: int = 0
     """Samples that the swarm's outer state has taken in."""
+    samples_pending: int = 0
+    """Samples this run has trained on since, which no round has committed yet."""
     samples_wanted: int = 0
     tokens: int = 0
     """Tokens this run has trained on."""

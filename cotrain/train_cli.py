@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cotrain.errors import CotrainError
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
@@ -33,7 +35,7 @@ def train(
     config = load_config(path)  # what is wrong in it is said before torch is loaded
 
     from cotrain.train.launch import launch
-    from cotrain.train.local_process import LocalOptions, run_process
+    from cotrain.train.local_process import LocalOptions, mark_failed, run_process
     from cotrain.train.parallel import require_devices
 
     options = LocalOptions(path, fresh=fresh, steps=steps, as_json=as_json, threads=threads)
@@ -42,4 +44,9 @@ def train(
     count = processes or config.distributed.gpus_per_node or 1
     if count == 1:
         raise typer.Exit(run_process(options))
-    raise typer.Exit(launch("cotrain.train.local_process", options.arguments(), processes=count))
+    try:
+        code = launch("cotrain.train.local_process", options.arguments(), processes=count)
+    except CotrainError as error:
+        mark_failed(options, error)
+        raise
+    raise typer.Exit(code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,9 +118,10 @@ class Outcome:
 
 
 def run_locally(
-    config: RunConfig, folder: Path, *, fresh: bool = False, most_steps: int | None = None
+    config: RunConfig, folder: Path, *, fresh: bool = False, most_steps: int | None = None,
+    on_step: Callable[[LocalRun], None] = lambda run: None,
 ) -> Outcome:  # fmt: skip
-    """Train in this process, with everything in `folder`."""
+    """Train in this process, with everything in `folder`; `on_step` is called after each inner step."""
     shared = SharedPaths(folder).create()
     group = ParallelGroup(0, 1, torch.device("cpu"))
     reporter = StatusReporter(folder / "run", session=config.session.id, peer="local")
@@ -132,6 +134,7 @@ def run_locally(
         def listen(result: Any) -> None:
             losses.append(result.loss)
             note(result)
+            on_step(run)
 
         run._trainer._note = listen  # type: ignore[method-assign]
         return Outcome(run.train(), reporter.status, losses, run)

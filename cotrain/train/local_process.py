@@ -13,8 +13,8 @@ from pathlib import Path
 from cotrain.config import RunConfig, load_config
 from cotrain.display import Display, NoticeHandler, make_display, summary_line
 from cotrain.errors import CotrainError
-from cotrain.paths import CONTROL_FILE, SharedPaths
-from cotrain.status import Control, write_control
+from cotrain.paths import CONTROL_FILE, STATUS_FILE, SharedPaths
+from cotrain.status import FINAL_STATES, LOCAL_PEER, Control, now, read_status, write_control, write_status
 
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -65,10 +65,25 @@ def run_process(options: LocalOptions) -> int:
         display.close()
 
 
+def mark_failed(options: LocalOptions, error: CotrainError) -> None:
+    """Write to `status.json` that the run has failed, where its first rank could no longer do so."""
+    from cotrain.train.local_run import LocalPlaces, alone
+
+    places = LocalPlaces.of(alone(load_config(options.config)), SharedPaths.from_env())
+    path = places.run_dir / STATUS_FILE
+    try:
+        last = read_status(path)
+    except (OSError, ValueError):
+        return  # it had not begun to report
+    if last.status not in FINAL_STATES:
+        failed = {"sequence": last.sequence + 1, "status": "failed", "phase": "done", "error_msg": str(error)}
+        write_status(path, last.model_copy(update={**failed, "error_code": error.code, "updated_at": now()}))
+
+
 def _run(config: RunConfig, options: LocalOptions, display: Display) -> int:
     import torch
 
-    from cotrain.train.local_run import LOCAL_PEER, LocalPlaces, LocalRun, LocalWishes
+    from cotrain.train.local_run import LocalPlaces, LocalRun, LocalWishes
     from cotrain.train.parallel import ParallelGroup
     from cotrain.train.reporter import StatusReporter
 

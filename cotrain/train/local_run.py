@@ -15,7 +15,7 @@ from cotrain.catalog import with_resolved_models
 from cotrain.config import RunConfig
 from cotrain.errors import ConflictError
 from cotrain.paths import SharedPaths
-from cotrain.status import State, TrainingStopped, WishName
+from cotrain.status import LOCAL_PEER, State, TrainingStopped, WishName
 from cotrain.train.checkpoint import Checkpoint, CheckpointStore, export_model
 from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
 from cotrain.train.data.samples import TaskDataset
@@ -31,9 +31,6 @@ from cotrain.train.synchronizer import LocalSynchronizer
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.tokenizer import load_tokenizer
 from cotrain.train.trainer import InnerWeights, NoWeights, Trainer
-
-LOCAL_PEER = "local"
-"""Name of the folder that a run without a swarm reports to."""
 
 STATE_AFTER_WISH: dict[WishName, State] = {"stop": "stopped", "cancel": "cancelled"}
 

@@ -112,7 +112,8 @@ class StatusReporter:
         """Build the snapshot from what has changed since the last one; progress never falls."""
         if self._pending:
             merged = self._status.model_copy(update=self._pending)
-            rate = process_rate(merged.phase, merged.samples_committed, merged.samples_wanted)
+            done = merged.samples_committed + merged.samples_pending
+            rate = process_rate(merged.phase, done, merged.samples_wanted)
             self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
             self._pending = {}
         return self._status

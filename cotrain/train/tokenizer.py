@@ -18,7 +18,6 @@ from cotrain.sections import TaskName
 from cotrain.train.spec import DataSpec
 
 VOCAB_SIZE = 256
-"""The name of the byte tokenizer in a config."""
 PAD, CLS, SEP, MASK = "<pad>", "<cls>", "<sep>", "<mask>"
 SENTINEL = "<extra_id_{}>"
 """T5's name for the token that stands for a span cut out of the text, by its number."""

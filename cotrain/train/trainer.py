@@ -341,6 +341,7 @@ class Trainer:
         self._reporter.update(
             step=self._count.steps, round=self._state.round, loss=self._loss(), tokens=self._count.tokens,
             learning_rate=self._rate, samples_committed=self._state.samples,
+            samples_pending=self._count.round_samples,
             tokens_per_second=tokens / wall_s if wall_s > 0 else None, compute_seconds=self._compute_s,
             wall_seconds=wall_s, peers=self._sync.peers, bytes_sent=self._bytes[0], bytes_received=self._bytes[1],
             batch_size=self._config.train.batch_size,
@@ -374,7 +375,10 @@ class Trainer:
         except (KeyError, TypeError) as error:
             raise IntegrityError(f"holds no run to go on with: {error!r}", field=str(checkpoint.path)) from error
         self._state = state
-        self._reporter.update(round=state.round, samples_committed=state.samples)
+        self._reporter.update(
+            step=self._count.steps, tokens=self._count.tokens, round=state.round, samples_committed=state.samples,
+            samples_pending=self._count.round_samples,
+        )  # fmt: skip
 
     def restore_weights(self, checkpoint: Checkpoint) -> None:
         """Only the model's weights and its inner optimizer. Raises IntegrityError if they do not fit."""

@@ -158,3 +158,21 @@ def test_a_template_for_laptops_trains(tmp_path: Path, template: Path) -> None:
     assert (snapshots[-1]["status"], snapshots[-1]["step"]) == ("stopped", 12)
     assert snapshots[-1]["loss"] < 5.5, "it has begun to learn: chance is 5.55"
     assert len(LAPTOP) == 2
+
+
+def test_when_a_process_is_killed_the_run_fails_and_says_so_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    toml = ten_lines(tmp_path, max_steps=100_000, more="early_stopping = false")
+    status = shared / "logs" / "training" / "local" / "local" / STATUS_FILE
+    with running(shared, toml, "--processes", "2") as process:
+        wait_until(lambda: status.exists() and read_status(status).step > 0, limit_s=LIMIT_S, what="a first step")
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        (second,) = [rank for rank in ranks if rank.environ().get("RANK") == "1"]
+        second.kill()
+        assert process.wait(LIMIT_S) not in (0, None)
+        assert process.stdout is not None
+        assert "process 1 was ended by SIGKILL" in process.stdout.read()
+        assert [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE] == []
+    assert (read_status(status).status, read_status(status).phase) == ("failed", "done")
+    done = train(shared, toml, "--steps", "1", "--processes", "2")
+    assert done.returncode == 0, done.stderr

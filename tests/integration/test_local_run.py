@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from cotrain.errors import ConflictError
+from cotrain.errors import ConflictError, DivergedError
 from cotrain.paths import CONTROL_FILE
 from cotrain.sections import Optimizer, Strategy
 from cotrain.status import Control, write_control
 from cotrain.train.checkpoint import STATE_FILE
 from cotrain.train.files import StorageError
+from cotrain.train.local_run import LocalRun
 from cotrain.train.model import flatten_parameters
+from cotrain.train.trainer import MOST_SKIPPED
 from tests.train_fixtures import config_for, run_locally, write_rows
 from tests.unit.test_train_checkpoint import flip_a_bit, full_disk
 
@@ -149,6 +153,36 @@ def test_a_wish_in_the_control_file_stops_the_run_with_a_checkpoint(data: Path, 
 
 
 # ------------------------------------------------------------------------------------------------- trouble
+def poison_at(step: int) -> Callable[[LocalRun], None]:
+    """Make the weights not a number once, after this step, as an overflow does."""
+
+    def on_step(run: LocalRun) -> None:
+        if run._trainer.steps == step - 1:
+            with torch.no_grad():
+                next(run._inner.model.parameters()).fill_(torch.nan)
+
+    return on_step
+
+
+def test_a_run_that_is_no_number_goes_back_to_its_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = config_for("causal-lm", data, train={"max_steps": 40, "batch_size": 4}, diloco={"inner_steps": 4},
+                        checkpoint={"interval": 8})  # fmt: skip
+    outcome = run_locally(config, tmp_path, on_step=poison_at(18))
+    assert [math.isnan(loss) for loss in outcome.losses].count(True) == MOST_SKIPPED
+    assert any("back to the last good checkpoint" in message for message in outcome.messages("log"))
+    assert (outcome.status.status, outcome.status.step) == ("completed", 40)
+    after, before = outcome.losses[18 + MOST_SKIPPED], outcome.losses[16]
+    assert after == pytest.approx(before, abs=0.6), "it goes on about where it was"
+
+
+def test_a_run_that_stays_no_number_fails_as_diverged_with_advice(data: Path, tmp_path: Path) -> None:
+    config = config_for("causal-lm", data, train={"max_steps": 200, "batch_size": 4, "learning_rate": 10.0,
+                        "warmup_steps": 0, "optimizer": "sgd", "max_grad_norm": 1e30})  # fmt: skip
+    with pytest.raises(DivergedError, match="also after going back to an older state") as caught:
+        run_locally(config, tmp_path)
+    assert "lower learning rate" in caught.value.hint
+
+
 OUT_OF_MEMORY = """
 import json, resource, sys
 from pathlib import Path
