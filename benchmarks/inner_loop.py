@@ -1,9 +1,9 @@
 """The trainer beside a bare PyTorch loop and beside `transformers.Trainer`: same model, data, optimizer and threads.
 
-    python -m benchmarks.inner_loop [--steps 60] [--repeats 5] [--type llama3] [--size nano] [--precision fp32]
+    python -m benchmarks.inner_loop [--steps 20] [--repeats 15] [--type llama3] [--size nano] [--precision fp32]
                                     [--compile] [--batch-size 16] [--seq-length 128]
 
-The three run in turns; each turn prints tokens per second and the trainer's ratio to the other two. Status, metrics
+The three run in turns, each of them as often first; each turn prints tokens per second and the trainer's ratio to the other two. Status, metrics
 and control are part of the trainer's side, and a round is closed every ten steps by the trainer alone. On a GPU it
 also prints model FLOPs utilization (PaLM's count, arXiv:2204.02311: 6 FLOPs per parameter and token, attention left
 out, against `--peak-tflops`).
@@ -142,6 +142,17 @@ def hugging_face_loop(bench: Bench, steps: int, folder: Path) -> float:
     return bench.tokens_per_second(steps, time.perf_counter() - started)
 
 
+def one_turn(bench: Bench, steps: int, folder: Path, *, first: int) -> tuple[float, float, float]:
+    """Tokens per second of the trainer, the bare loop and `transformers.Trainer`; `first` says which one begins."""
+    sides = (
+        lambda: trainer_loop(bench, steps, folder / "ours"),
+        lambda: bare_loop(bench, steps),
+        lambda: hugging_face_loop(bench, steps, folder / "hugging-face"),
+    )
+    speeds = {(first + place) % 3: sides[(first + place) % 3]() for place in range(3)}
+    return speeds[0], speeds[1], speeds[2]
+
+
 def input_seconds(bench: Bench, batches: int = 200) -> float:
     """Seconds that one batch takes to be read and collated."""
     size = bench.config.train.batch_size
@@ -155,8 +166,8 @@ def input_seconds(bench: Bench, batches: int = 200) -> float:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help=f"inner steps in one run, a multiple of {ROUND}")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each, in turns, after one to warm up")
+    parser.add_argument("--steps", type=int, default=20, help=f"inner steps in one run, a multiple of {ROUND}")
+    parser.add_argument("--repeats", type=int, default=15, help="runs of each, in turns, after one to warm up")
     parser.add_argument("--type", default="llama3")
     parser.add_argument("--size", default="nano")
     parser.add_argument("--precision", default="fp32")
@@ -189,9 +200,7 @@ def main() -> None:
         bench = Bench(config, prepare_dataset(config, folder=folder))
         bare_loop(bench, ROUND)
         for turn in range(given.repeats):
-            ours = trainer_loop(bench, steps, folder / f"run-{turn}")
-            bare = bare_loop(bench, steps)
-            hugging_face = hugging_face_loop(bench, steps, folder / "hugging-face")
+            ours, bare, hugging_face = one_turn(bench, steps, folder / f"run-{turn}", first=turn % 3)
             to_bare.append(ours / bare)
             to_hugging_face.append(ours / hugging_face)
             speeds.append(ours)

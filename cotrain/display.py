@@ -129,7 +129,8 @@ class PlainDisplay:
         self.notice(plain_line(status))
 
     def notice(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
+        self._out.write(f"{line}\n")  # in one piece: snapshots come from another thread
+        self._out.flush()
 
     def close(self) -> None:
         """Nothing to end."""

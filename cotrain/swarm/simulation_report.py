@@ -147,7 +147,7 @@ def require_plots() -> None:
     if find_spec("matplotlib") is None:
         raise MissingPackageError(
             "matplotlib is not installed, which draws the loss curves",
-            hint="install it with: pip install 'cotrain[plots]'",
+            hint="in the checkout: pip install -c constraints.txt -e '.[plots]'",
         )
 
 

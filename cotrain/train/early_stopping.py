@@ -18,6 +18,11 @@ class EarlyStopping:
         self._without_best = 0
 
     @property
+    def best(self) -> float:
+        """The lowest loss so far; infinite before the first."""
+        return self._best
+
+    @property
     def stopped(self) -> bool:
         """Whether the patience is at its end."""
         return self._without_best >= self.patience

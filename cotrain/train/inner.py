@@ -87,9 +87,8 @@ class InnerLoop:
         self._teacher, self._on_trouble = teacher, on_trouble
         self.precision = precision_on(group.device, config)
         self.micro_batch_size = config.train.batch_size
-        self._module: Any = group.wrap(model, config.distributed.strategy)
-        if config.model.compile:
-            self._module = torch.compile(self._module)
+        self._wrapped: Any = group.wrap(model, config.distributed.strategy)
+        self._compiled = torch.compile(self._wrapped) if config.model.compile else self._wrapped
         self.optimizer = build_inner_optimizer(model, config.train)
         self.scaler = torch.amp.GradScaler(group.device.type, enabled=self.precision == "fp16")
         model.train()
@@ -146,7 +145,7 @@ class InnerLoop:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.group.device)
         for number, batch in enumerate(batches, start=1):
-            with self.group.accumulate(self._module, last=number == len(batches)):
+            with self.group.accumulate(self._wrapped, last=number == len(batches)):
                 loss = self._training_loss(batch)
                 self.scaler.scale(loss * share).backward()
             total += loss.detach()
@@ -183,10 +182,11 @@ class InnerLoop:
 
     def predictions(self, batch: Batch) -> list[Prediction]:
         """One forward pass on a batch of any device."""
+        module = self._compiled if self.model.training else self._wrapped  # compiling again pays in long runs only
         device = self.group.device
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         with torch.autocast(device.type, dtype=DTYPES[self.precision], enabled=self.precision != "fp32"):
-            return self.dataset.task.predictions(self._module, moved)
+            return self.dataset.task.predictions(module, moved)
 
     def _training_loss(self, batch: Batch) -> Tensor:
         """Sum over the batch's targets; with a teacher its share is in it."""

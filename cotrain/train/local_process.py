@@ -58,6 +58,7 @@ def run_process(options: LocalOptions) -> int:
     config = alone(load_config(options.config))
     display = make_display(as_json=options.as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
+    logging.getLogger("cotrain.train.data.hub").setLevel(logging.INFO)  # it says under which licence the data comes
     display.open()
     try:
         return _run(config, options, display)

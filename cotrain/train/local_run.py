@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from cotrain.catalog import with_resolved_models
 from cotrain.config import RunConfig
 from cotrain.errors import ConflictError
@@ -132,6 +134,7 @@ class LocalRun:
             reporter, wishes, weights=weights, after_round=self._after_round, recover=self._recover,
         )  # fmt: skip
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
+        self._best: tuple[float, Tensor] | None = None
         self._saved_at_step = self._resume()  # 0: nothing to save yet
         if most_steps is not None:
             limit = self._trainer.steps + most_steps
@@ -201,7 +204,9 @@ class LocalRun:
         config, round_ = self._config, self._trainer.state.round
         save = self._trainer.steps - self._saved_at_step >= config.checkpoint.interval
         if save or round_ % config.monitoring.evaluation_rounds == 0:
-            self._stopping.observe(self._evaluate().loss)
+            result = self._evaluate()
+            if self._stopping.observe(result.loss) and config.train.early_stopping:
+                self._best = (result.loss, self._inner.weights())
         stop = config.train.early_stopping and self._stopping.stopped
         if save or stop:
             self._save()
@@ -252,10 +257,7 @@ class LocalRun:
     def _finish(self) -> Path:
         """Export the best model of a run that stopped early, else the last."""
         self._reporter.phase("finishing", message="saving the final model")
-        weights = self._inner.weights()
-        if not self._trainer.is_complete:
-            best = self._store.best(lambda checkpoint: checkpoint.tensors["weights"])
-            weights = weights if best is None else best
+        weights = self._inner.weights() if self._trainer.is_complete else self._best_weights()
         if self._group.is_main:
             model = build_model(self._config.model, self._spec, seed=self._config.session.seed)
             load_flat_parameters(model, weights)
@@ -264,6 +266,13 @@ class LocalRun:
         self._reporter.record("log", f"the model is saved at {path}", data={"modelPath": path})
         self._reporter.phase("done", "completed", message="the run is completed", model_path=path)
         return self._places.final
+
+    def _best_weights(self) -> Tensor:
+        """Those of the best evaluation; if an earlier process made it, of the best checkpoint."""
+        if self._best is not None and self._best[0] <= self._stopping.best:
+            return self._best[1]
+        saved = self._store.best(lambda checkpoint: checkpoint.tensors["weights"])
+        return self._inner.weights() if saved is None else saved
 
 
 def _put_aside(folder: Path) -> None:

@@ -152,9 +152,8 @@ class ParallelGroup:
 
         FSDP sends them in each, since keeping them whole would take the memory that sharding is to save.
         """
-        wrapped = getattr(module, "_orig_mod", module)  # as torch.compile keeps it
-        if not last and isinstance(wrapped, DistributedDataParallel):
-            return wrapped.no_sync()
+        if not last and isinstance(module, DistributedDataParallel):
+            return module.no_sync()
         return contextlib.nullcontext()
 
     def clip_grad_norm(self, model: nn.Module, max_norm: float) -> Tensor:

@@ -114,6 +114,8 @@ class StatusReporter:
             merged = self._status.model_copy(update=self._pending)
             done = merged.samples_committed + merged.samples_pending
             rate = process_rate(merged.phase, done, merged.samples_wanted)
+            if merged.phase == "done" and merged.status != "completed":
+                rate = 0.0  # it ended where it was
             self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
             self._pending = {}
         return self._status

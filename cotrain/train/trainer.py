@@ -275,10 +275,11 @@ class Trainer:
         self._count.round_samples -= begun.work.samples
         self._begin_share()
         self._bytes = [self._bytes[0] + closed.bytes_sent, self._bytes[1] + closed.bytes_received]
-        members = closed.summary.get("members", [])
+        members = closed.summary.get("members")
+        by = f" by {len(members)} peers" if isinstance(members, list) else ""
         self._reporter.update(digest=digest, round=self._state.round, samples_committed=self._state.samples)
         self._reporter.record(
-            "round", f"round {self._state.round} closed by {len(members) if isinstance(members, list) else 1} peers",
+            "round", f"round {self._state.round} closed{by}",
             data={**closed.summary, "round": self._state.round, "digest": digest, "loss": self._loss(),
                   "steps": begun.work.steps, "waitedSeconds": round(self._waited_s, 3)},
         )  # fmt: skip

@@ -125,10 +125,11 @@ def test_a_run_that_stops_early_exports_its_best_model(data: Path, tmp_path: Pat
     assert outcome.status.step < 60
     assert outcome.final is not None
     exported = flatten_parameters(AutoModelForCausalLM.from_pretrained(outcome.final, local_files_only=True))
-    best = outcome.run._store.best(lambda checkpoint: checkpoint.tensors["weights"])
-    assert best is not None
-    assert torch.equal(exported, best)
-    assert min(evaluations) < evaluations[-1]
+    assert outcome.run._best is not None
+    assert torch.equal(exported, outcome.run._best[1])
+    assert outcome.run._best[0] == min(evaluations) < evaluations[-1]
+    (outcome.run._places.final / "model.safetensors").unlink()
+    assert run_locally(config, tmp_path).final is not None, "a later process takes the best checkpoint"
 
 
 def test_a_full_disk_ends_the_run_and_leaves_the_older_checkpoint(data: Path, tmp_path: Path) -> None:

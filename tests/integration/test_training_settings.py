@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,14 @@ def test_validation_split_decides_what_is_held_out(run: Any) -> None:
     small, large = (run(max_steps=1, sections={"data": {"validation_split": share}}) for share in (0.1, 0.5))
     assert len(small.run._validation) < len(large.run._validation)
     assert len(small.run._inner.dataset) > len(large.run._inner.dataset)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler; .ci/run installs one")
+def test_compiling_and_activation_checkpointing_change_no_loss(run: Any) -> None:
+    """Compiled code rounds elsewhere; checkpointing computes the very same again."""
+    plain, again, compiled = (
+        run(max_steps=100, most_steps=2, sections={"model": model})
+        for model in ({}, {"activation_checkpointing": True}, {"compile": True})
+    )
+    assert again.losses == plain.losses
+    assert compiled.losses == pytest.approx(plain.losses, abs=1e-4)

@@ -1,4 +1,4 @@
-"""The six tasks behind one shape; what a task is stands in `task_base`, each task in its own module."""
+"""The six tasks behind one shape; what a task is stands in `base`, each task in its own module."""
 
 from __future__ import annotations
 
