@@ -3,10 +3,10 @@
     python -m benchmarks.inner_loop [--steps 20] [--repeats 15] [--type llama3] [--size nano] [--precision fp32]
                                     [--compile] [--batch-size 16] [--seq-length 128]
 
-The three run in turns, each of them as often first; each turn prints tokens per second and the trainer's ratio to the other two. Status, metrics
-and control are part of the trainer's side, and a round is closed every ten steps by the trainer alone. On a GPU it
-also prints model FLOPs utilization (PaLM's count, arXiv:2204.02311: 6 FLOPs per parameter and token, attention left
-out, against `--peak-tflops`).
+The three run in turns, each of them as often first; each turn prints tokens per second and the trainer's ratio to the
+other two. Status, metrics and control are part of the trainer's side, and a round is closed every ten steps by the
+trainer alone. On a GPU it also prints model FLOPs utilization (PaLM's count, arXiv:2204.02311: 6 FLOPs per parameter
+and token, attention left out, against `--peak-tflops`).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def configuration(steps: int, seed: int, model: Path) -> RunConfig:
             warmup_steps=40, weight_decay=0.1,
         ),
         distributed=DistributedSection(nodes=PEERS),
-        data=DataSection(seq_length=SEQ_LENGTH, validation_split=0.05),
+        data=DataSection(tokenizer="bytes", seq_length=SEQ_LENGTH, validation_split=0.05),
         monitoring=MonitoringSection(evaluation_batches=256, evaluation_rounds=1000),
     )  # fmt: skip
 
