@@ -308,4 +308,4 @@ def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
     with pytest.raises(MissingPackageError) as caught:
         require_plots()
-    assert "pip install 'cotrain[plots]'" in caught.value.hint
+    assert "-e '.[plots]'" in caught.value.hint
