@@ -34,17 +34,20 @@ class StateFollower:
         self._view, self._progress = view, progress
         self.bytes_received = 0
 
-    async def catch_up(self, p2p: P2P, state: OuterState | None, *, timeout_s: float) -> tuple[OuterState, str]:
+    async def catch_up(
+        self, p2p: P2P, state: OuterState | None, *, timeout_s: float, needed: Callable[[], bool] = lambda: True
+    ) -> tuple[OuterState, str]:
         """The swarm's newest state (published in the SharedState) and its digest. Raises SwarmError.
 
-        `state` is what is held now, None before the first download.
+        `state` is what is held now, None before the first download; once it is not `needed` any more the download is
+        given up, with a SwarmError.
         """
         if state is not None and (newer := await self._advance_one_round(p2p, state)) is not None:
             return newer
         at_least = 0 if state is None else state.round
         downloaded = await download_state(
             p2p, lambda: self._view().donors(at_least), self._session, self._shared.numel,
-            timeout_s=timeout_s, progress=self._progress,
+            timeout_s=timeout_s, progress=self._progress, needed=needed,
         )  # fmt: skip
         self.bytes_received += 8 * self._shared.numel
         digest = downloaded.digest()

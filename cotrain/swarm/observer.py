@@ -9,6 +9,7 @@ from hivemind.dht import DHT
 from hivemind.utils import get_logger
 
 from cotrain.config import RunConfig
+from cotrain.errors import SwarmError
 from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.loop import LoopThread
@@ -64,16 +65,27 @@ class SessionObserver:
         return self._directory.wait_for(lambda view: bool(view.donors(self.state.round + 1)), timeout_s)
 
     def follow(self) -> bool:
-        """Catch up with the swarm, if it is ahead; True if the state has changed. Raises SwarmError."""
-        if not self._directory.view.donors(self.state.round + 1):
+        """Catch up with the swarm, if it is ahead; True if the state has changed.
+
+        When whoever was ahead cannot be reached any more (all left at once, say), the state held here stays the
+        newest that is left.
+        """
+        if not self._is_behind():
             return False
-        self.state, self.digest = self._loop.run(self._catch_up(), 2 * FOLLOW_TIMEOUT_S)
+        try:
+            self.state, self.digest = self._loop.run(self._catch_up(), 2 * FOLLOW_TIMEOUT_S)
+        except SwarmError as error:
+            logger.warning(f"stays at round {self.state.round}: {error}")
+            return False
         self._announce()
         return True
 
     async def _catch_up(self) -> tuple[OuterState, str]:
         p2p = await self._dht.replicate_p2p()
-        return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S)
+        return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S, needed=self._is_behind)
+
+    def _is_behind(self) -> bool:
+        return bool(self._directory.view.donors(self.state.round + 1))
 
     def _announce(self) -> None:
         self._directory.announce(urgent=True, round=self.state.round, digest=self.digest, committed=self.state.samples)

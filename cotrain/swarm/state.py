@@ -206,18 +206,23 @@ async def download_state(
     *,
     timeout_s: float,
     progress: Callable[[float], None] = lambda share: None,
+    needed: Callable[[], bool] = lambda: True,
 ) -> OuterState:
     """The outer state that the swarm holds, from whichever donor delivers it first.
 
     Args:
         donors: who is believed to hold it now, best first: (peer id, round, digest). Asked again before each try,
             because the swarm goes on meanwhile.
-        timeout_s: for the whole download. Raises SwarmError, naming what each donor did wrong, when it is over.
+        timeout_s: for the whole download.
+        needed: asked before each try; False gives up.
+
+    Raises SwarmError, naming what each donor did wrong, when the time is over or it is not needed any more.
     """
-    deadline = time.monotonic() + timeout_s
+    started = time.monotonic()
+    deadline = started + timeout_s
     download = StateDownload(numel, progress)
     complaints: dict[str, str] = {}
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and needed():
         for peer, round_, digest in donors():
             try:
                 state = await download.fetch(p2p, PeerID.from_base58(peer), namespace, round_=round_)
@@ -230,6 +235,6 @@ async def download_state(
         await asyncio.sleep(0.2)
     reasons = "; ".join(f"{peer}: {why}" for peer, why in complaints.items()) or "no peer announces a state"
     raise SwarmError(
-        f"the outer state could not be downloaded within {timeout_s:.0f} s ({reasons})",
+        f"the outer state could not be downloaded in {time.monotonic() - started:.0f} s ({reasons})",
         hint="check that this machine reaches the coordinator's peer-to-peer port",
     )

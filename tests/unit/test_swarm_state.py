@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING, cast
+
 import pytest
 import torch
 from google.protobuf.wrappers_pb2 import BytesValue
@@ -9,8 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cotrain.swarm.state import CHUNK_BYTES, MOST_DOWNLOADS, SharedState, StateHeader, StateRequest, StateService
+from cotrain.errors import SwarmError
+from cotrain.swarm.state import (
+    CHUNK_BYTES,
+    MOST_DOWNLOADS,
+    SharedState,
+    StateHeader,
+    StateRequest,
+    StateService,
+    download_state,
+)
 from cotrain.train.diloco import OuterState
+
+if TYPE_CHECKING:
+    from hivemind.p2p import P2P
 
 NUMEL = 50_000  # 400 kB with its momentum: two chunks
 
@@ -159,3 +174,17 @@ async def test_a_malformed_request_is_refused(request_: bytes) -> None:
     stream = StateService(SharedState(NUMEL)).rpc_fetch_state(BytesValue(value=request_), None)
     with pytest.raises(ValidationError):
         await anext(stream)
+
+
+async def test_a_download_that_is_needed_no_longer_is_given_up_at_once() -> None:
+    """Whoever was ahead has left: without this a checkpointer would ask for a minute, and serve nobody meanwhile."""
+    asked: list[float] = []
+
+    def needed() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) < 3
+
+    p2p = cast("P2P", None)  # nobody is dialled: there are no donors
+    with pytest.raises(SwarmError, match="no peer announces a state"):
+        await download_state(p2p, list, "session", NUMEL, timeout_s=60.0, needed=needed)
+    assert asked[-1] - asked[0] < 10.0
