@@ -12,9 +12,9 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from coordinator.api import events, pages, participants, sessions, uplink
+from coordinator.api import auth, events, pages, participants, sessions, uplink
 from coordinator.api.requests import MAX_BODY_BYTES
-from coordinator.auth import origin_allowed
+from coordinator.auth.origins import origin_allowed
 from coordinator.context import COORDINATOR, Coordinator, build_coordinator
 from coordinator.ingest import CHECKPOINTER
 from coordinator.problem import REQUEST_ID, REQUEST_ID_HEADER, problems
@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 _SECURITY_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -42,14 +42,14 @@ def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
     app = web.Application(middlewares=[problems, _own_pages_only], client_max_size=MAX_BODY_BYTES)
     app[COORDINATOR] = build_coordinator(settings)
-    for module in (sessions, participants, uplink, events, pages):
+    for module in (auth, sessions, participants, uplink, events, pages):
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
     app.router.add_static("/static", pages.STATIC)
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend((_store, _progress, _checkpointer, _status_files, _finishing))
+    app.cleanup_ctx.extend((_store, _progress, _certificates, _checkpointer, _status_files, _finishing))
     return app
 
 
@@ -60,8 +60,9 @@ async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamR
     public_url = request.app[COORDINATOR].settings.public_url
     if guarded and not origin_allowed(request.headers.get("Origin"), request.host, public_url):
         raise ForbiddenError(
-            "web pages of other hosts may not do this", field="Origin", hint="use the coordinator's own page"
-        )
+            "web pages of other hosts may not do this", field="Origin",
+            hint="use the coordinator's own page; --public-url says where it is",
+        )  # fmt: skip
     return await handler(request)
 
 
@@ -85,11 +86,17 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     await coordinator.store.migrate()
     await coordinator.participants.forget_connections()
     yield
+    await coordinator.contract_wallets.close()
     await coordinator.store.close()
 
 
 async def _progress(app: web.Application) -> AsyncIterator[None]:
     async with _background("progress", app[COORDINATOR].pump.run):
+        yield
+
+
+async def _certificates(app: web.Application) -> AsyncIterator[None]:
+    async with _background("certificates", app[COORDINATOR].certificates.refresh_forever):
         yield
 
 

@@ -30,7 +30,7 @@ from coordinator.checkpointer_messages import (
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
 from cotrain.logs import configure_logging
-from cotrain.paths import SharedPaths
+from cotrain.paths import CHECKPOINTER_KEY, SharedPaths
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.process import bind_future_children, bind_to_parent
 
@@ -72,7 +72,7 @@ class Checkpointer:
 
         self._shared = shared
         limit_message_nesting()
-        identity = shared.root / "checkpointer.key"
+        identity = shared.root / CHECKPOINTER_KEY
         load_or_create_peer_key(identity)
         self._dht = start_dht(host=host, port=port, initial_peers=[], identity_path=identity)
         # no fork after this line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,16 +10,12 @@ import typer
 app = typer.Typer(help="Run a coordinator: sessions, participants and live progress.", no_args_is_help=True)
 
 
-@app.callback()
-def _commands() -> None:
-    """Keeps `serve` a command of its own, also while it is the only one."""
-
-
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8000,
     public_url: Annotated[str, typer.Option(help="What nodes and browsers call this coordinator.")] = "",
+    config: Annotated[Path | None, typer.Option(help="TOML file: sign-in, operators, limits, proxy.")] = None,
     swarm_host: Annotated[str, typer.Option(help="Address of the checkpointer's peer.")] = "127.0.0.1",
     swarm_port: Annotated[int, typer.Option(min=0, max=65535, help="Its port; 0 picks one and keeps it.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
@@ -28,6 +25,24 @@ def serve(
 
     code = run_server(
         host=host, port=port, public_url=public_url, swarm_host=swarm_host, swarm_port=swarm_port,
-        json_output=json_output,
+        json_output=json_output, config_file=config,
     )  # fmt: skip
     raise typer.Exit(code)
+
+
+@app.command("rotate-key")
+def rotate_key(
+    stolen: Annotated[
+        bool, typer.Option("--stolen", help="The present key is in other hands: trust it no more.")
+    ] = False,
+) -> None:
+    """Make the next key for certificates in the data folder; a coordinator that runs uses it at once."""
+    from cotrain.membership.issuer import Issuer
+    from cotrain.paths import SharedPaths
+    from cotrain.status import now
+
+    folder = SharedPaths.from_env().issuer_keys
+    public = Issuer(folder, now=now()).rotate(now=now(), stolen=stolen)
+    typer.echo(f"the key {public} signs certificates from now on; it lies in {folder}")
+    if stolen:
+        typer.echo("Restart the coordinator: nodes that reconnect then renew their certificates.")

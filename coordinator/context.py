@@ -6,6 +6,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from coordinator.auth.bonds import Bonds
+from coordinator.auth.challenges import Challenges
+from coordinator.auth.contract_wallets import ContractWallets
+from coordinator.auth.limits import Limits
+from coordinator.auth.login import Logins
+from coordinator.auth.sign_ins import SignIns
+from coordinator.auth.signatures import Signatures
+from coordinator.certificates import Certificates
 from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.hub import Hub
 from coordinator.ingest import Ingest
@@ -30,6 +38,12 @@ class Coordinator:
     sessions: Sessions
     participants: Participants
     ingest: Ingest
+    challenges: Challenges
+    sign_ins: SignIns
+    contract_wallets: ContractWallets
+    logins: Logins
+    certificates: Certificates
+    limits: Limits
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -47,9 +61,23 @@ def build_coordinator(settings: Settings) -> Coordinator:
         on_report=lambda report: sessions.on_report(report),
         to_follow=lambda: sessions.to_follow(),
     )
-    sessions = Sessions(store, hub, uplinks, settings, checkpointer.send)
-    participants = Participants(store, uplinks, pump, lambda: checkpointer.initial_peers)
+    sign_in, limits = settings.config.sign_in, settings.config.limits
+    enforced = limits.on_loopback or not settings.only_this_machine
+    limiter = Limits(limits, enforced=enforced)
+    challenges = Challenges(
+        store, public_url=settings.public_url, chains=sign_in.chains, lifetime_s=sign_in.challenge_lifetime_s
+    )
+    sign_ins = SignIns(store, lifetime_s=sign_in.token_lifetime_s)
+    contract_wallets = ContractWallets(sign_in.rpc_urls)
+    certificates = Certificates(store, settings.shared)
+    signatures = Signatures(contract_wallets)
+    bonds = Bonds(store, signatures, public_url=settings.public_url)
+    sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, checkpointer.send)
+    participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     return Coordinator(
         settings=settings, hub=hub, uplinks=uplinks, store=store, pump=pump, checkpointer=checkpointer,
         sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump),
+        challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
+        logins=Logins(challenges, sign_ins, signatures), limits=limiter,
+        certificates=certificates,
     )  # fmt: skip

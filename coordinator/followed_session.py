@@ -17,7 +17,8 @@ from coordinator.checkpointer_messages import Following
 from coordinator.session_assets import gather_assets, model_files
 from coordinator.session_paths import confine
 from cotrain.config import RunConfig
-from cotrain.paths import SharedPaths
+from cotrain.membership.document import MembershipFile
+from cotrain.paths import MEMBERSHIP_FILE, SharedPaths
 from cotrain.status import State
 from cotrain.swarm.dht import DhtThread
 from cotrain.swarm.loop import LoopThread
@@ -87,6 +88,7 @@ class FollowedSession:
             dht=dht,
             dht_thread=dht_thread,
             loop=loop,
+            membership=MembershipFile(shared.run_dir(config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
         )
         self._reporter.start()
         self._describe()

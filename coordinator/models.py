@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from cotrain.membership.certificate import Role
 from cotrain.status import State
 
 
@@ -43,6 +44,8 @@ class SessionRow(Base):
     progress: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     """The last projection, kept for the values that nobody sends any more."""
     checkpointer_status: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    owner: Mapped[str] = mapped_column(String(128), default="")
+    """The account that opened it; empty for one from before there were owners."""
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -51,11 +54,20 @@ class ParticipantRow(Base):
     """A registered volunteer."""
 
     __tablename__ = "participants"
-    __table_args__ = (UniqueConstraint("session_id", "peer_id"),)
+    __table_args__ = (
+        UniqueConstraint("session_id", "peer_id"),
+        Index("ix_participants_account", "session_id", "account"),
+    )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     session_id: Mapped[str] = _session_key()
     peer_id: Mapped[str] = mapped_column(String(128))
+    account: Mapped[str] = mapped_column(String(128), default="")
+    """The wallet that has bound this peer to itself."""
+    role: Mapped[Role] = mapped_column(String(16), default="reduce")
+    bond_expires_at: Mapped[float] = mapped_column(default=0.0)
+    removed_at: Mapped[float | None] = mapped_column(default=None)
+    """When the owner removed it; it is not let in again."""
     name: Mapped[str] = mapped_column(String(80))
     hardware: Mapped[dict[str, Any]]
     token_sha256: Mapped[str] = mapped_column(String(64))
@@ -126,3 +138,70 @@ class MetricRow(Base):
     loss: Mapped[float | None]
     validation_loss: Mapped[float | None]
     tokens_per_second: Mapped[float | None]
+
+
+class AccountRow(Base):
+    """A wallet that has signed in."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    """CAIP-10."""
+    created_at: Mapped[float]
+    last_seen_at: Mapped[float]
+
+
+class ChallengeRow(Base):
+    """A text that a wallet has been asked to sign; answered once at most."""
+
+    __tablename__ = "challenges"
+    __table_args__ = (Index("ix_challenges_expires", "expires_at"),)
+
+    nonce: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account: Mapped[str] = mapped_column(String(128))
+    message: Mapped[str] = mapped_column(Text)
+    """The exact text: what is verified is the signature over these bytes."""
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    used_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class SignInRow(Base):
+    """A token that an account holds. Only its hash is kept."""
+
+    __tablename__ = "sign_ins"
+    __table_args__ = (Index("ix_sign_ins_expires", "expires_at"),)
+
+    token_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account: Mapped[str] = mapped_column(String(128), ForeignKey("accounts.id", ondelete="CASCADE"))
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class BondRow(Base):
+    """The nonce of a wallet's statement for a peer, so that none serves twice."""
+
+    __tablename__ = "bonds"
+    __table_args__ = (Index("ix_bonds_expires", "expires_at"),)
+
+    nonce: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[float]
+
+
+class CertificateRow(Base):
+    """A membership certificate that was issued."""
+
+    __tablename__ = "certificates"
+    __table_args__ = (
+        Index("ix_certificates_participant", "participant_id"),
+        Index("ix_certificates_session", "session_id", "revoked_at"),
+    )
+
+    serial: Mapped[str] = mapped_column(String(32), primary_key=True)
+    session_id: Mapped[str] = _session_key()
+    participant_id: Mapped[str] = mapped_column(String(32))
+    issued_at: Mapped[float]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None] = mapped_column(default=None)
+    reason: Mapped[str] = mapped_column(Text, default="")

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.auth import new_token, token_matches, token_sha256
+from coordinator.auth.bonds import Bonds
+from coordinator.auth.limits import Limits
+from coordinator.auth.tokens import new_token, token_matches, token_sha256
+from coordinator.certificates import Certificates
 from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
 from coordinator.models import ParticipantRow, RunRow, SessionRow
 from coordinator.problem import RETRY_AFTER, UpgradeRequiredError
@@ -23,8 +26,9 @@ from coordinator.views import (
     participant_view,
     peer_view,
 )
-from cotrain.errors import ConflictError, NotAuthorizedError, UnreachableError
-from cotrain.protocol import PROTOCOL_VERSION, Asset, RegisterAnswer, RegisterRequest, Welcome
+from cotrain.errors import ConflictError, ForbiddenError, NotAuthorizedError, NotFoundError, UnreachableError
+from cotrain.identity.account import Account
+from cotrain.protocol import PROTOCOL_VERSION, Asset, RegisterAnswer, RegisterRequest, RenewAnswer, Welcome
 from cotrain.status import Status, now
 
 _RETRY_AFTER_S = 2
@@ -38,47 +42,93 @@ class Participants:
         initial_peers: the checkpointer's present addresses, empty while it is not up.
     """
 
-    def __init__(self, store: Store, uplinks: Uplinks, pump: ProgressPump, initial_peers: Callable[[], list[str]]):
+    def __init__(
+        self, store: Store, uplinks: Uplinks, pump: ProgressPump, bonds: Bonds, certificates: Certificates,
+        limits: Limits, initial_peers: Callable[[], list[str]],
+    ):  # fmt: skip
         self._store = store
         self._uplinks = uplinks
         self._pump = pump
+        self._bonds = bonds
+        self._certificates = certificates
+        self._limits = limits
         self._initial_peers = initial_peers
 
-    async def register(self, session: str, request: RegisterRequest) -> RegisterAnswer:
-        """Admit a peer; one that is known gets a new token and its old one ends.
+    async def register(self, session: str, request: RegisterRequest, account: Account) -> RegisterAnswer:
+        """Admit a peer of this account; one that is known gets a new token and its old one ends.
 
-        Raises NotFoundError, ConflictError (nothing to join), UnreachableError (not yet), ProtocolError.
+        Raises NotFoundError, ConflictError (nothing to join, or another account's peer), UnreachableError (not yet),
+        MembershipError or NotAuthorizedError (the bond), ForbiddenError (removed), RateLimitedError.
         """
-        check_protocol(request.protocol)
+        async with self._store.read() as rows:
+            check_joinable(await find_session(rows, session), bool(self._initial_peers()))
+        await self._bonds.redeem(request.bond, account=account, peer_id=request.peer_id, session=session)
         token = new_token()
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
             initial_peers = self._initial_peers()
             check_joinable(row, bool(initial_peers))
-            participant = await self._admit(transaction, session, request, token)
+            participant = await self._admit(transaction, session, request, str(account))
+            participant.token_sha256 = token_sha256(token)
+            membership = await self._certificates.issue(transaction, participant)
         return RegisterAnswer(
-            participant=participant, token=token, session=session, initial_peers=initial_peers,
-            config=row.config,
+            participant=participant.id, token=token, session=session, initial_peers=initial_peers,
+            config=row.config, membership=membership,
             assets=[Asset.model_validate(asset) for asset in row.assets],
         )  # fmt: skip
 
-    async def _admit(self, transaction: Transaction, session: str, request: RegisterRequest, token: str) -> str:
+    async def _admit(
+        self, transaction: Transaction, session: str, request: RegisterRequest, account: str
+    ) -> ParticipantRow:
         rows = transaction.rows
-        known = await rows.scalar(
-            select(ParticipantRow).where(
-                ParticipantRow.session_id == session, ParticipantRow.peer_id == request.peer_id
-            )
-        )
+        here = ParticipantRow.session_id == session
+        known = await rows.scalar(select(ParticipantRow).where(here, ParticipantRow.peer_id == request.peer_id))
+        mine = list(await rows.scalars(select(ParticipantRow).where(here, ParticipantRow.account == account)))
+        if any(row.removed_at is not None for row in mine):
+            raise ForbiddenError("the session's owner has removed this account", hint="join another session")
         if known is None:
+            self._limits.participants(len(mine))
             known = ParticipantRow(
-                id=f"p-{secrets.token_hex(5)}", session_id=session, peer_id=request.peer_id, state="offline",
-                created_at=now(),
+                id=f"p-{secrets.token_hex(5)}", session_id=session, peer_id=request.peer_id, account=account,
+                state="offline", created_at=now(),
             )  # fmt: skip
             rows.add(known)
+        elif known.account not in (account, ""):  # "": from before there were accounts
+            raise ConflictError(
+                "this peer is registered by another account", field="peerId",
+                hint="use that wallet, or move peer.key away to become a new peer",
+            )  # fmt: skip
+        known.account, known.role = account, request.role
+        known.bond_expires_at = float(request.bond.expires_at)
         known.name = request.name
         known.hardware = request.hardware.model_dump(by_alias=True)
-        known.token_sha256 = token_sha256(token)
-        return known.id
+        return known
+
+    async def renew(self, session: str, participant: str) -> RenewAnswer:
+        """A new certificate for a participant that has been authenticated.
+
+        Raises ConflictError once the session is over, NotAuthorizedError once the wallet's statement has expired.
+        """
+        async with self._store.write() as transaction:
+            check_joinable(await find_session(transaction.rows, session), checkpointer_up=True)
+            row = await transaction.rows.get(ParticipantRow, participant)
+            if row is None or row.bond_expires_at <= now():
+                raise NotAuthorizedError(
+                    "the wallet's statement for this peer has expired", hint="register again with a new one"
+                )
+            return RenewAnswer(membership=await self._certificates.issue(transaction, row))
+
+    async def remove(self, session: str, participant: str) -> None:
+        """Put a participant out for good: its certificates are revoked and its account is not let in again.
+
+        Raises NotFoundError.
+        """
+        async with self._store.write() as transaction:
+            row = await find_participant(transaction.rows, session, participant)
+            row.token_sha256, row.removed_at = "", now()
+            await self._certificates.revoke(transaction, row, "removed by the session's owner")
+        await self._certificates.publish(session)
+        self._uplinks.drop(session, participant, "the session's owner has removed this participant")
 
     async def authenticate(self, session: str, participant: str, token: str) -> ParticipantRow:
         """The participant whose token this is. Raises NotAuthorizedError, always the same one."""
@@ -90,6 +140,11 @@ class Participants:
                 hint="join again: cotrain node join <url>",
             )  # fmt: skip
         return row
+
+    async def find(self, session: str, participant: str) -> ParticipantRow:
+        """Raises NotFoundError."""
+        async with self._store.read() as rows:
+            return await find_participant(rows, session, participant)
 
     async def leave(self, session: str, participant: str) -> None:
         """End the participant's token and its uplink; what it contributed stays on record."""
@@ -110,7 +165,9 @@ class Participants:
                 await announce(transaction, row, uplink.status, connected=True)
             acknowledged = await _applied_runs(transaction.rows, session, uplink.participant)
         self._pump.mark(session)
-        return Welcome(acknowledged=acknowledged, wish=wish_of(session_row.state))
+        return Welcome(
+            acknowledged=acknowledged, wish=wish_of(session_row.state), issuer=self._certificates.newest_key()
+        )
 
     async def disconnected(self, session: str, uplink: Uplink) -> None:
         """The uplink is closed; a no-op where a newer one has taken its place."""
@@ -147,6 +204,14 @@ class Participants:
     def _view(self, row: ParticipantRow) -> ParticipantView:
         connected = row.id in self._uplinks.connected(row.session_id)
         return participant_view(row, connected=connected, clock=now())
+
+
+async def find_participant(rows: AsyncSession, session: str, participant: str) -> ParticipantRow:
+    """Raises NotFoundError."""
+    row = await rows.get(ParticipantRow, participant)
+    if row is None or row.session_id != session:
+        raise NotFoundError("there is no such participant", field="participant", hint="…/participants lists them")
+    return row
 
 
 async def announce(transaction: Transaction, row: ParticipantRow, status: Status | None, *, connected: bool) -> None:

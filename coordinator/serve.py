@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import json
 import logging
 import os
 import signal
 import socket
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvloop
 from aiohttp import web
 
 from coordinator.app import create_app
+from coordinator.auth.addresses import is_loopback
+from coordinator.config import CoordinatorConfig, load_coordinator_config
 from coordinator.settings import Settings
 from cotrain.errors import CotrainError
 
@@ -32,15 +35,37 @@ class AddressError(CotrainError):
     exit_code = 69
 
 
-def run_server(*, host: str, port: int, public_url: str, swarm_host: str, swarm_port: int, json_output: bool) -> int:
-    """Serve until a signal comes; returns the exit code. Raises AddressError if the port is taken."""
+def run_server(
+    *, host: str, port: int, public_url: str, swarm_host: str, swarm_port: int, json_output: bool,
+    config_file: Path | None = None,
+) -> int:  # fmt: skip
+    """Serve until a signal comes; returns the exit code. Raises AddressError if the port is taken, ConfigError."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    config = CoordinatorConfig() if config_file is None else load_coordinator_config(config_file)
     with listen(host, port) as listening:
         url = address_url(host, listening.getsockname()[1])
-        settings = Settings.from_env(public_url=public_url or url, swarm_host=swarm_host, swarm_port=swarm_port)
-        if not is_loopback(host):
-            _logger.warning("listening on %s: whoever reaches it may steer sessions, there is no sign-in yet", host)
+        settings = Settings.from_env(
+            public_url=public_url or url, host=host, swarm_host=swarm_host, swarm_port=swarm_port, config=config
+        )
+        for warning in warnings_at_start(settings):
+            _logger.warning("%s", warning)
         return uvloop.run(_serve(settings, listening, url, json_output=json_output))
+
+
+def warnings_at_start(settings: Settings) -> list[str]:
+    """What an operator should know before anybody comes. Pure."""
+    found = []
+    if not settings.over_https and not settings.only_this_machine:
+        found.append(
+            f"{settings.public_url} is not https: tokens and cookies can be read on the way; put a proxy with TLS in "
+            "front and name its address with --public-url"
+        )
+    if not is_loopback(settings.host) and is_loopback(urlsplit(settings.public_url).hostname or ""):
+        found.append(
+            f"listening on {settings.host}, but wallets sign in to {settings.public_url}: name the address that others "
+            "use with --public-url"
+        )
+    return found
 
 
 async def _serve(settings: Settings, listening: socket.socket, url: str, *, json_output: bool) -> int:
@@ -86,11 +111,3 @@ def address_url(host: str, port: int) -> str:
     """`http://host:port`, with an IPv6 address in brackets; the wildcard address is reached on loopback."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

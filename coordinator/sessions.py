@@ -12,9 +12,11 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coordinator.auth.limits import Limits
+from coordinator.certificates import Certificates
 from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Release, Saved
 from coordinator.hub import CLOSE_NORMAL, Hub
 from coordinator.lifecycle import (
@@ -37,7 +39,7 @@ from cotrain.config import dump_config
 from cotrain.errors import ConflictError, NotFoundError
 from cotrain.protocol import WishMessage
 from cotrain.request import SessionRequest
-from cotrain.status import now, replace_file
+from cotrain.status import FINAL_STATES, now, replace_file
 
 _logger = logging.getLogger(__name__)
 
@@ -59,25 +61,35 @@ class Sessions:
         send: hands a command to the checkpointer, without waiting.
     """
 
-    def __init__(self, store: Store, hub: Hub, uplinks: Uplinks, settings: Settings, send: Send):
+    def __init__(
+        self, store: Store, hub: Hub, uplinks: Uplinks, settings: Settings, limits: Limits,
+        certificates: Certificates, send: Send,
+    ):  # fmt: skip
         self._store = store
         self._hub = hub
         self._uplinks = uplinks
         self._settings = settings
+        self._limits = limits
+        self._certificates = certificates
         self._send = send
         self._finishing: dict[str, asyncio.Task[None]] = {}
 
-    async def create(self, request: SessionRequest) -> SessionView:
-        """A new session in state draft, with its config on disk. Raises InvalidRequestError."""
+    async def create(self, request: SessionRequest, owner: str) -> SessionView:
+        """A new session of this account in state draft, with its config on disk.
+
+        Raises InvalidRequestError, or RateLimitedError if the account has too many that have not ended.
+        """
         session = new_session_id(request.name)
         config = dump_config(request.to_config(session))
         created = now()
         row = SessionRow(
             id=session, name=request.name, description=request.description, state="draft", config=config,
-            error_msg="", model_path="", asset_folder="", assets=[], created_at=created, updated_at=created,
+            error_msg="", model_path="", asset_folder="", assets=[], owner=owner, created_at=created,
+            updated_at=created,
         )  # fmt: skip
-        self._write_config(row)
         async with self._store.write() as transaction:
+            self._limits.open_session(await _open_sessions(transaction.rows, owner))
+            self._write_config(row)
             transaction.rows.add(row)
             await transaction.rows.flush()
             await transaction.emit(session, "session.state", state_event(row, previous=None))
@@ -115,7 +127,7 @@ class Sessions:
             followed = row.state in FOLLOWED_STATES
             await change_state(transaction, row, action)
         if action == "start":
-            self._send(self._follow(row))
+            self._send(await self._follow(row))
         elif action == "stop":
             self._finish_soon(session)
         elif action == "cancel":
@@ -150,7 +162,8 @@ class Sessions:
         """What a checkpointer that has just started must do."""
         async with self._store.read() as rows:
             found = await rows.scalars(select(SessionRow).where(SessionRow.state.in_(FOLLOWED_STATES)))
-            return [self._follow(row) for row in found]
+            followed = list(found)
+        return [await self._follow(row) for row in followed]
 
     async def on_report(self, report: Following | Saved | Failed) -> None:
         """Apply what the checkpointer says of a session; what comes too late is only logged."""
@@ -207,7 +220,8 @@ class Sessions:
     def _push_wish(self, row: SessionRow) -> None:
         self._uplinks.push(row.id, WishMessage(wish=wish_of(row.state), reason=f"the session is {row.state}"))
 
-    def _follow(self, row: SessionRow) -> Follow:
+    async def _follow(self, row: SessionRow) -> Follow:
+        await self._certificates.publish(row.id)
         path = self._settings.shared.generated_config(row.id)
         if not path.exists():
             self._write_config(row)
@@ -226,6 +240,12 @@ async def find_session(rows: AsyncSession, session: str) -> SessionRow:
     if row is None:
         raise NotFoundError("there is no such session", field="id", hint="GET /api/v1/sessions lists them")
     return row
+
+
+async def _open_sessions(rows: AsyncSession, owner: str) -> int:
+    """How many sessions of this account have not ended."""
+    query = select(func.count()).where(SessionRow.owner == owner, SessionRow.state.not_in(FINAL_STATES))
+    return await rows.scalar(query) or 0
 
 
 async def change_state(transaction: Transaction, row: SessionRow, action: Action) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
+from coordinator.auth.addresses import is_loopback
+from coordinator.config import CoordinatorConfig
+from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.process import python_command
+
+_HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
+_PUBLIC_URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -16,6 +24,10 @@ class Settings:
     shared: SharedPaths
     public_url: str
     """What people and nodes call this coordinator, without a slash at the end."""
+    host: str = "127.0.0.1"
+    """Address that it listens on."""
+    config: CoordinatorConfig = field(default_factory=CoordinatorConfig)
+    """What stands in its file: sign-in, limits, proxy."""
     swarm_host: str = "127.0.0.1"
     swarm_port: int = 0
     """Port of the checkpointer's peer; 0: one that is picked once and kept."""
@@ -36,14 +48,36 @@ class Settings:
     restart_delay_limit_s: float = 30.0
 
     @classmethod
-    def from_env(cls, *, public_url: str, swarm_host: str, swarm_port: int) -> Settings:
-        """Data folder and database as `COTRAIN_SHARED` and `COTRAIN_DATABASE_URL` say."""
+    def from_env(
+        cls, *, public_url: str, host: str, swarm_host: str, swarm_port: int, config: CoordinatorConfig
+    ) -> Settings:
+        """Data folder and database as `COTRAIN_SHARED` and `COTRAIN_DATABASE_URL` say. Raises ConfigError."""
+        check_public_url(public_url)
         return cls(
-            shared=SharedPaths.from_env(), public_url=public_url.rstrip("/"), swarm_host=swarm_host,
-            swarm_port=swarm_port, database_url=os.environ.get("COTRAIN_DATABASE_URL", ""),
+            shared=SharedPaths.from_env(), public_url=public_url.rstrip("/"), host=host, config=config,
+            swarm_host=swarm_host, swarm_port=swarm_port, database_url=os.environ.get("COTRAIN_DATABASE_URL", ""),
         )  # fmt: skip
 
     @property
     def resolved_database_url(self) -> str:
         """The URL that the store opens."""
         return self.database_url or f"sqlite+aiosqlite:///{self.shared.database}"
+
+    @property
+    def over_https(self) -> bool:
+        """Whether browsers reach it over TLS, whoever ends that."""
+        return urlsplit(self.public_url).scheme == "https"
+
+    @property
+    def only_this_machine(self) -> bool:
+        """Whether nobody else can reach it, by its address or by what it is called."""
+        return is_loopback(self.host) and is_loopback(urlsplit(self.public_url).hostname or "")
+
+
+def check_public_url(url: str) -> None:
+    """Raises ConfigError unless browsers can open it and wallets can name its host in what they sign."""
+    if _PUBLIC_URL.fullmatch(url) is None:
+        raise ConfigError(
+            "is not the address of a web page", field="--public-url",
+            hint="it looks like https://train.example; an international name stands in its xn-- form",
+        )  # fmt: skip

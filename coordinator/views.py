@@ -34,6 +34,8 @@ class SessionView(CamelModel):
     id: str
     name: str
     description: str
+    owner: str
+    """CAIP-10 account that opened it; empty for a session from before there were owners."""
     status: State
     process_rate: float
     error_msg: str
@@ -110,6 +112,8 @@ class ParticipantView(PeerView):
 
     id: str
     peer_id: str
+    account: str
+    """The wallet that the peer acts for, CAIP-10."""
     name: str
     state: ParticipantState
     device: str
@@ -129,8 +133,8 @@ def session_view(row: SessionRow, progress: Projection, public_url: str) -> Sess
     url = f"{public_url}/s/{row.id}"
     shared = progress.model_dump(include=set(SessionView.model_fields) & set(Projection.model_fields))
     return SessionView(
-        id=row.id, name=row.name, description=row.description, status=row.state, error_msg=row.error_msg,
-        created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
+        id=row.id, name=row.name, description=row.description, owner=row.owner, status=row.state,
+        error_msg=row.error_msg, created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
         join_command=f"cotrain node join {url}", model_path=row.model_path,
         possible_actions=possible_actions(row.state), **shared,
     )  # fmt: skip
@@ -166,7 +170,7 @@ def participant_view(row: ParticipantRow, *, connected: bool, clock: float) -> P
     status = Status.model_validate(row.status) if row.status else None
     hardware = Hardware.model_validate(row.hardware)
     return ParticipantView(
-        id=row.id, peer_id=row.peer_id, name=row.name, hardware=hardware,
+        id=row.id, peer_id=row.peer_id, account=row.account, name=row.name, hardware=hardware,
         device=(status.device if status else "") or hardware.device,
         state=participant_state(status, row.last_seen_at, connected=connected, clock=clock),
         created_at=iso_time(row.created_at),

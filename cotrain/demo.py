@@ -107,6 +107,7 @@ class Demo:
         print(f"cotrain demo: {options.peers} nodes, preset {options.preset}; files and logs in {options.folder}")
         async with self._coordinator() as url, Api(url) as api:
             print(f"dashboard: {url}")
+            await api.sign_in(options.folder / "owner")
             session = await api.post("/api/v1/sessions", PRESETS[options.preset].request(options.peers))
             await api.post(f"/api/v1/sessions/{session['id']}/start")
             try:
@@ -217,6 +218,15 @@ class Api:
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.close()
+
+    async def sign_in(self, home: Path) -> None:
+        """As the wallet in the folder, which is made if there is none: what is opened from now on is its own."""
+        from cotrain.identity.wallet import WalletOptions, open_wallet
+        from node.client import CoordinatorClient
+
+        async with CoordinatorClient(self._url) as client:
+            token = await client.sign_in(open_wallet(home, WalletOptions(), ask=None))
+        self._client.headers["Authorization"] = f"Bearer {token}"
 
     async def get(self, path: str) -> dict[str, Any]:
         return await self._call("GET", path)

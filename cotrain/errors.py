@@ -82,6 +82,14 @@ class ForbiddenError(CotrainError):
     exit_code = 77
 
 
+class RateLimitedError(CotrainError):
+    """Too often; `details` says after how many seconds to come back (`retryAfterS`)."""
+
+    code = "rate-limited"
+    http_status = 429
+    exit_code = 75
+
+
 class UnreachableError(CotrainError):
     """A coordinator or a swarm that did not answer within the bounded tries."""
 

@@ -93,6 +93,11 @@ class SharedPaths:
     def database(self) -> Path:
         return self.root / "cotrain.sqlite3"
 
+    @property
+    def issuer_keys(self) -> Path:
+        """The coordinator's signing keys; nobody else may read them."""
+        return self.root / "keys"
+
     def generated_config(self, session: str) -> Path:
         return self.generated_configs / f"{session}.toml"
 
@@ -115,4 +120,8 @@ class SharedPaths:
 
 
 STATUS_FILE = "status.json"
+MEMBERSHIP_FILE = "membership.json"
+"""Beside a run's status: the peer's certificate, and what it checks others' by."""
+CHECKPOINTER_KEY = "checkpointer.key"
+"""In the coordinator's data folder: the key of its own peer."""
 CONTROL_FILE = "control.json"

@@ -10,10 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from cotrain.membership.bond import LONGEST_SIGNATURE, Bond
+from cotrain.membership.document import MembershipDocument
+from cotrain.peer_key import PeerIdText
 from cotrain.request import CamelModel
 from cotrain.status import Status, WishName
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 64 * 1024
 
 
@@ -31,7 +34,10 @@ class RegisterRequest(CamelModel):
     """A volunteer asks to take part in a session with this peer."""
 
     protocol: int = PROTOCOL_VERSION
-    peer_id: Annotated[str, Field(min_length=10, max_length=128, pattern=r"^[1-9A-HJ-NP-Za-km-z]+$")]
+    peer_id: PeerIdText
+    bond: Bond
+    """The wallet's statement that this peer acts for it."""
+    role: Literal["reduce", "contribute"] = "reduce"
     name: Annotated[str, Field(max_length=80)] = ""
     hardware: Hardware = Field(default_factory=Hardware)
 
@@ -61,6 +67,49 @@ class RegisterAnswer(CamelModel):
     config: str
     """The session's TOML."""
     assets: list[Asset]
+    membership: MembershipDocument
+
+
+class RenewAnswer(CamelModel):
+    """A certificate for the next days, and what else a peer needs to check the others'."""
+
+    membership: MembershipDocument
+
+
+# ------------------------------------------------------------------------------------------ sign-in
+class ChallengeRequest(CamelModel):
+    """Somebody wants to prove that a wallet is theirs."""
+
+    address: Annotated[str, Field(max_length=128)]
+    chain: Annotated[str, Field(max_length=32)]
+    """CAIP-2: `eip155:1` or `aptos:1`."""
+
+
+class ChallengeAnswer(CamelModel):
+    """A text to be signed by the wallet, exactly as it is."""
+
+    nonce: str
+    message: str
+    expires_at: str
+
+
+class LoginRequest(CamelModel):
+    """The signed challenge."""
+
+    nonce: Annotated[str, Field(max_length=64)]
+    signature: Annotated[str, Field(max_length=LONGEST_SIGNATURE)]
+    """0x and hexadecimal digits."""
+    public_key: Annotated[str | None, Field(max_length=200)] = None
+    """Aptos only: 0x and 64 hexadecimal digits."""
+
+
+class LoginAnswer(CamelModel):
+    """A token that acts for the account until it expires, is rotated or is logged out."""
+
+    token: str
+    account: str
+    """CAIP-10."""
+    expires_at: str
 
 
 # ------------------------------------------------------------------------------------------ uplink, upwards
@@ -102,6 +151,8 @@ class Welcome(CamelModel):
     acknowledged: dict[str, int] = Field(default_factory=dict)
     """Highest stored `seq` of each run of this participant."""
     wish: WishName = "run"
+    issuer: str = ""
+    """The coordinator's newest public key: with a certificate of an older one it is time to renew."""
 
 
 class Ack(CamelModel):

@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "sgd", "adamw", "muon"]
 Scheduler = Literal["cosine", "linear", "constant", "wsd"]
 Strategy = Literal["diloco", "ddp", "fsdp"]
 Codec = Literal["int4", "int8", "fp32"]
+SessionId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 PRETRAINING_TASK: dict[ModelType, TaskName] = {
     "llama2": "causal-lm", "llama3": "causal-lm", "gpt2": "causal-lm",
@@ -60,7 +61,7 @@ class Section(BaseModel):
 class SessionSection(Section):
     """Which session this is."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "local"
+    id: SessionId = "local"
     """Identifier, also the prefix of everything the swarm keeps in the DHT."""
     name: Annotated[str, Field(max_length=120)] = ""
     """What people call it."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from node.wallet_cli import app as wallet_app
+
 if TYPE_CHECKING:
     from cotrain.status import WishName
     from node.lock import AgentRecord
@@ -17,6 +19,8 @@ app = typer.Typer(
     help="Take part in a session as a volunteer.", add_completion=False,
     rich_markup_mode=None, pretty_exceptions_enable=False,
 )  # fmt: skip
+
+app.add_typer(wallet_app, name="wallet")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
 
@@ -34,22 +38,34 @@ def join(
     processes: Annotated[
         int | None, typer.Option(min=1, max=64, help="Processes that train together; one for each GPU if left out.")
     ] = None,
+    wallet: Annotated[
+        Path | None, typer.Option(help="Keystore file of the wallet that takes part; one of its own if left out.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the keystore's password.")
+    ] = None,
+    private_key_env: Annotated[
+        str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
+    ] = None,
 ) -> None:
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once."""
     import asyncio
     import logging
 
     from cotrain.display import NoticeHandler, make_display
+    from cotrain.identity.wallet import WalletOptions, open_wallet
     from cotrain.paths import SharedPaths, home_dir
     from node.join import JoinOptions, Place
     from node.join import join as run_agent
+    from node.wallet_cli import terminal_ask
 
+    signer = open_wallet(home_dir(), WalletOptions(wallet, password_file, private_key_env), ask=terminal_ask())
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
     options = JoinOptions(url=url, name=name, host=host, port=port, threads=threads, processes=processes)
     display.open()
     try:
-        code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env()), display))
+        code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env(), signer), display))
     finally:
         display.close()
     raise typer.Exit(code)

@@ -29,7 +29,20 @@ from cotrain.errors import (
     SwarmError,
     UnreachableError,
 )
-from cotrain.protocol import MAX_MESSAGE_BYTES, PROTOCOL_VERSION, RegisterAnswer, RegisterRequest
+from cotrain.identity.challenge import Signer, sign_challenge
+from cotrain.membership.document import MembershipDocument
+from cotrain.protocol import (
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    ChallengeAnswer,
+    ChallengeRequest,
+    LoginAnswer,
+    LoginRequest,
+    RegisterAnswer,
+    RegisterRequest,
+    RenewAnswer,
+)
+from cotrain.request import CamelModel
 from node.backoff import Backoff
 
 FIRST_CONTACT_TRIES = 5
@@ -58,6 +71,7 @@ _BY_STATUS: dict[int, type[CotrainError]] = {
 }  # fmt: skip
 
 _Answer = TypeVar("_Answer")
+_ModelT = TypeVar("_ModelT", bound=CamelModel)
 
 
 class PreparingError(CotrainError):
@@ -77,21 +91,37 @@ def parse_session_url(url: str) -> tuple[str, str]:
 
     Raises ConfigError that shows the right form.
     """
+    origin, path = _split_url(url, _URL_HINT)
+    match = _SESSION_PATH.match(path)
+    if match is None:
+        raise ConfigError("the address names no session", field="URL", hint=_URL_HINT)
+    return origin + match["prefix"], match["session"]
+
+
+def parse_coordinator_url(url: str) -> str:
+    """`https://host[:port][/prefix]`, without a slash at its end; a session's address stands for its coordinator's.
+
+    Raises ConfigError that shows the right form.
+    """
+    origin, path = _split_url(url, "it looks like https://coordinator.example")
+    match = _SESSION_PATH.match(path)
+    return origin + (match["prefix"] if match else path.rstrip("/"))
+
+
+def _split_url(url: str, hint: str) -> tuple[str, str]:
+    """(scheme, host and port; path). Raises ConfigError."""
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"is not an address: {error}", field="URL", hint=_URL_HINT) from error
+        raise ConfigError(f"is not an address: {error}", field="URL", hint=hint) from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError("a session's address begins with http:// or https://", field="URL", hint=_URL_HINT)
+        raise ConfigError("an address begins with http:// or https://", field="URL", hint=hint)
     if parts.username or parts.password:
-        raise ConfigError("an address with a password in it is not taken", field="URL", hint=_URL_HINT)
-    match = _SESSION_PATH.match(parts.path)
-    if match is None:
-        raise ConfigError("the address names no session", field="URL", hint=_URL_HINT)
+        raise ConfigError("an address with a password in it is not taken", field="URL", hint=hint)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = host if port is None else f"{host}:{port}"
-    return f"{parts.scheme}://{authority}{match['prefix']}", match["session"]
+    return f"{parts.scheme}://{authority}", parts.path
 
 
 def error_from_problem(status: int, problem: dict[str, Any], *, url: str) -> CotrainError:
@@ -139,7 +169,29 @@ class CoordinatorClient:
         """The session as the coordinator shows it. Raises NotFoundError, UnreachableError."""
         return await self._first_contact(lambda: self._json("GET", self._session_url(session)))
 
-    async def register(self, session: str, request: RegisterRequest) -> RegisterAnswer:
+    async def sign_in(self, wallet: Signer) -> str:
+        """A token that acts for the wallet's account. Raises UnreachableError, or NotAuthorizedError."""
+        wanted = ChallengeRequest(address=wallet.account.address, chain=wallet.account.chain)
+        challenge = await self._first_contact(lambda: self._auth("challenge", wanted, ChallengeAnswer))
+        signature = sign_challenge(wallet, nonce=challenge.nonce, message=challenge.message, coordinator=self.base_url)
+        answer = LoginRequest(nonce=challenge.nonce, signature=signature)
+        return (await self._auth("login", answer, LoginAnswer)).token
+
+    async def sign_out(self, token: str) -> None:
+        """End a token. Raises UnreachableError, or what the coordinator answers."""
+        await self._json("POST", f"{self.base_url}/api/v1/auth/logout", headers=_bearer(token))
+
+    async def _auth(self, step: str, request: CamelModel, answer: type[_ModelT]) -> _ModelT:
+        url = f"{self.base_url}/api/v1/auth/{step}"
+        body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return _understood(answer, await self._json("POST", url, json=body), url)
+
+    async def renew(self, session: str, participant: str, token: str) -> MembershipDocument:
+        """A certificate for the next days. Raises UnreachableError, NotAuthorizedError, ConflictError."""
+        url = f"{self._session_url(session)}/participants/{participant}/renew"
+        return _understood(RenewAnswer, await self._json("POST", url, headers=_bearer(token)), url).membership
+
+    async def register(self, session: str, request: RegisterRequest, token: str) -> RegisterAnswer:
         """Take part in a session; waits up to 120 s while its data are being prepared.
 
         Raises UnreachableError after 5 tries (about 10 s), ProtocolError for another protocol version, and
@@ -147,11 +199,12 @@ class CoordinatorClient:
         """
         body = request.model_dump(mode="json", by_alias=True)
         url = self._session_url(session) + "/participants"
-        answer = await self._first_contact(lambda: self._prepared(lambda: self._json("POST", url, json=body)))
-        try:
-            registered = RegisterAnswer.model_validate(answer)
-        except ValidationError as error:
-            raise _not_understood(url, error) from error
+
+        def post() -> Awaitable[dict[str, Any]]:
+            return self._json("POST", url, json=body, headers=_bearer(token))
+
+        answer = await self._first_contact(lambda: self._prepared(post))
+        registered = _understood(RegisterAnswer, answer, url)
         if registered.protocol != PROTOCOL_VERSION:
             raise version_mismatch(registered.protocol)
         return registered
@@ -261,6 +314,13 @@ async def _read_problem(response: aiohttp.ClientResponse) -> dict[str, Any]:
     except ValueError:
         return {}
     return problem if isinstance(problem, dict) else {}
+
+
+def _understood(model: type[_ModelT], answer: dict[str, Any], url: str) -> _ModelT:
+    try:
+        return model.model_validate(answer)
+    except ValidationError as error:
+        raise _not_understood(url, error) from error
 
 
 def _not_understood(url: str, error: Exception) -> ProtocolError:

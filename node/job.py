@@ -24,6 +24,8 @@ class Job(CamelModel):
     """The session's TOML."""
     shared: Path
     """The data folder, root of SharedPaths."""
+    membership_path: Path
+    """The peer's certificate, kept fresh by the agent."""
     run_dir: Path
     """Where `status.json` is written and `control.json` is read."""
     initial_peers: list[str]

@@ -13,15 +13,19 @@ from typing import Any
 
 from cotrain.display import Display, summary_line
 from cotrain.errors import CotrainError, ProtocolError
-from cotrain.paths import STATUS_FILE, SharedPaths
-from cotrain.peer_key import load_or_create_peer_key
+from cotrain.identity.challenge import Signer
+from cotrain.membership.bond import make_bond
+from cotrain.membership.document import MembershipDocument
+from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
+from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.protocol import RegisterAnswer, RegisterRequest
-from cotrain.status import Control, Status, WishName, read_status
+from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.client import CoordinatorClient, parse_session_url
 from node.hardware import cuda_names, detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
+from node.membership import MembershipKeeper
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
@@ -53,10 +57,11 @@ class JoinOptions:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent keeps its things."""
+    """Where an agent keeps its things, and the wallet that it signs with."""
 
     home: Path
     shared: SharedPaths
+    wallet: Signer
 
 
 async def join(
@@ -112,6 +117,11 @@ class Agent:
         self._work: asyncio.Future[None] | None = None
         self._wishes: Wishes | None = None
         self._supervisor: Supervisor | None = None
+        self._uplink: Uplink | None = None
+        self._keeper = MembershipKeeper(
+            run_dir / MEMBERSHIP_FILE, renew=self._renew, register=self._register,
+            heard_at=lambda: self._uplink.heard_at if self._uplink else 0.0,
+        )  # fmt: skip
 
     async def run(self) -> int:
         """See `join`. It must run within `signals`."""
@@ -126,7 +136,8 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- stages
     async def _take_part(self) -> None:
-        self._display.notice(f"joining session {self._session} as peer {self._peer_id}")
+        account = self._place.wallet.account
+        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
         answer = await self._register()
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
@@ -136,6 +147,7 @@ class Agent:
             identity_path=self._place.home / PEER_KEY,
             config_path=write_config(answer, self._place.shared),
             shared=self._place.shared.root,
+            membership_path=self._run_dir / MEMBERSHIP_FILE,
             run_dir=self._run_dir,
             initial_peers=answer.initial_peers,
             dataset_path=assets[TRAIN_ASSET],
@@ -149,12 +161,33 @@ class Agent:
         await self._train(answer)
 
     async def _register(self) -> RegisterAnswer:
+        """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
         hardware = await asyncio.to_thread(detect_hardware)
-        request = RegisterRequest(peer_id=self._peer_id, name=self._options.name, hardware=hardware)
-        answer = await self._client.register(self._session, request)
+        bond = make_bond(
+            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), session=self._session,
+            coordinator=self._client.base_url, now=now(),
+        )  # fmt: skip
+        request = RegisterRequest(peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware)
+        token = await self._client.sign_in(self._place.wallet)
+        try:
+            answer = await self._client.register(self._session, request, token)
+        finally:
+            await self._sign_out(token)
         if answer.session != self._session:
             raise ProtocolError(f"asked for session {self._session!r}, the coordinator gave {answer.session!r}")
+        self._keeper.took(answer.membership)
         return answer
+
+    async def _sign_out(self, token: str) -> None:
+        """The participant's own token does the rest: none that acts for the whole account is left lying about."""
+        try:
+            await self._client.sign_out(token)
+        except CotrainError as error:
+            self._display.notice(f"the sign-in could not be ended, it expires by itself: {error}")
+
+    async def _renew(self) -> MembershipDocument:
+        assert self._uplink is not None
+        return await self._client.renew(self._session, *self._uplink.credentials)
 
     async def _train(self, answer: RegisterAnswer) -> None:
         spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
@@ -165,14 +198,14 @@ class Agent:
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)
-        uplink = Uplink(
+        self._uplink = uplink = Uplink(
             self._client, self._session, (answer.participant, answer.token), spool,
-            on_wish=self._on_remote_wish, reauthorize=self._reauthorize,
+            on_wish=self._on_remote_wish, reauthorize=self._reauthorize, on_issuer=self._keeper.heard_issuer,
         )  # fmt: skip
         try:
             await run_beside(
                 self._train_and_deliver(supervisor, spool),
-                [spool.flush_forever(), uplink.run(), self._follow(spool)],
+                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run()],
             )
         finally:
             spool.close()

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 from pydantic import ValidationError
 
-from cotrain.errors import CotrainError, ProtocolError
+from cotrain.errors import CotrainError, ForbiddenError, ProtocolError
 from cotrain.protocol import (
     DOWNLINK_MESSAGE,
     PROTOCOL_VERSION,
@@ -24,7 +24,7 @@ from cotrain.protocol import (
     Welcome,
     WishMessage,
 )
-from cotrain.status import WishName
+from cotrain.status import WishName, now
 from node.backoff import Backoff
 from node.client import CoordinatorClient, version_mismatch
 from node.spool_file import SpoolFile
@@ -49,6 +49,7 @@ class Uplink:
         credentials: participant id and its token.
         spool: where events come from; it may be filled while the coordinator is away.
         on_wish: called with each wish of the coordinator, repeated ones included.
+        on_issuer: called with the coordinator's newest public key at each connection.
         reauthorize: registers again and returns new credentials; called when the old ones are refused.
     """
 
@@ -61,6 +62,7 @@ class Uplink:
         *,
         on_wish: OnWish,
         reauthorize: Reauthorize,
+        on_issuer: Callable[[str], None] = lambda key: None,
         backoff: Backoff = RECONNECT_BACKOFF,
     ):
         self._client = client
@@ -69,15 +71,26 @@ class Uplink:
         self._spool = spool
         self._on_wish = on_wish
         self._reauthorize = reauthorize
+        self._on_issuer = on_issuer
         self._backoff = backoff
+        self._connected = False
+        self._heard_at = 0.0
 
     @property
     def credentials(self) -> tuple[str, str]:
         """Participant id and token that are in use now."""
         return self._credentials
 
+    @property
+    def heard_at(self) -> float:
+        """When the coordinator was last heard here, in Unix seconds; 0.0 if never."""
+        return now() if self._connected else self._heard_at
+
     async def run(self) -> None:
-        """Connect, send and receive; and again, until cancelled."""
+        """Connect, send and receive; and again, until cancelled.
+
+        Raises ForbiddenError once the coordinator says that this account may take no further part.
+        """
         attempt = 0
         while True:
             began = time.monotonic()
@@ -98,6 +111,8 @@ class Uplink:
     async def _renew_credentials(self) -> None:
         try:
             self._credentials = await self._reauthorize()
+        except ForbiddenError:
+            raise
         except CotrainError as error:
             _log.warning("registering again failed: %s", error)
 
@@ -112,12 +127,15 @@ class Uplink:
                 raise version_mismatch(welcome.protocol)
             for run, seq in welcome.acknowledged.items():
                 self._spool.acknowledge(run, seq)
+            self._on_issuer(welcome.issuer)
             self._on_wish(welcome.wish, "")
+            self._connected = True
             sending = asyncio.create_task(self._send_events(socket))
             receiving = asyncio.create_task(self._receive_messages(socket))
             try:
                 done, _ = await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                self._connected, self._heard_at = False, now()
                 sending.cancel()
                 receiving.cancel()
                 await asyncio.gather(sending, receiving, return_exceptions=True)

@@ -131,13 +131,15 @@ class _Run:
         self._trainer = Trainer(config, inner, synchronizer, reporter, RankedWishes(group, self._control.wish))
 
     def _join(self, job: Job, config: RunConfig, numel: int, samples: int) -> SwarmPeer:
+        from cotrain.membership.document import MembershipFile
         from cotrain.swarm.hardening import limit_message_nesting
         from cotrain.swarm.peer import SwarmPeer
 
         limit_message_nesting()
         return SwarmPeer(
             config, numel=numel, samples_wanted=config.samples_wanted(samples), identity_path=job.identity_path,
-            initial_peers=job.initial_peers, host=job.host, port=job.port,
+            membership=MembershipFile(job.membership_path), initial_peers=job.initial_peers,
+            host=job.host, port=job.port,
             on_wait=lambda what: self._reporter.record("log", f"waiting for {what}"),
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
         )  # fmt: skip

@@ -103,6 +103,8 @@ class System:
     folder: Path
     processes: list[Process] = field(default_factory=list)
     url: str = ""
+    token: str = ""
+    """Of the account that owns the test's sessions."""
     seen: list[psutil.Process] = field(default_factory=list)
 
     def start_coordinator(self, port: int = 0) -> Process:
@@ -111,6 +113,7 @@ class System:
         process = self._start("coordinator", arguments)
         ready = wait_until(lambda: _ready_line(process), limit_s=60, what=f"coordinator ready: {process.log}")
         self.url = ready["url"]
+        self.token = self._sign_in()
         return process
 
     def start_node(self, name: str, session_url: str, *options: str) -> Process:
@@ -133,6 +136,14 @@ class System:
         self.processes.append(process)
         return process
 
+    def _sign_in(self) -> str:
+        """By the command line, with a wallet that outlives restarts of the coordinator."""
+        environment = child_environment(COTRAIN_HOME=str(self.folder / "owner"))
+        command = [sys.executable, "-m", "cotrain.cli", "node", "wallet", "token", self.url]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
     # ------------------------------------------------------------------------------------------ REST
     def get(self, path: str) -> Any:
         return self._call("GET", path)
@@ -142,6 +153,7 @@ class System:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(self.url + path, method=method)
+        request.add_header("Authorization", f"Bearer {self.token}")
         data = None
         if body is not None:
             data = json.dumps(body).encode()

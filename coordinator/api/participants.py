@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from coordinator.api.callers import caller_of
 from coordinator.api.requests import json_answer, parse_model, read_body
-from coordinator.auth import bearer_token
+from coordinator.auth.permissions import may, require
+from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR
 from coordinator.participants import check_protocol
+from cotrain.errors import NotAuthorizedError
+from cotrain.identity.account import Account
 from cotrain.protocol import PROTOCOL_VERSION, RegisterRequest
 from cotrain.request import CamelModel
 
@@ -22,12 +26,16 @@ class _Versioned(CamelModel, extra="ignore"):
 
 @routes.post("/api/v1/sessions/{id}/participants")
 async def register(request: web.Request) -> web.Response:
-    """201 with what a node needs to begin."""
+    """201 with what a node needs to begin; 401 without a sign-in."""
     body = await read_body(request)
     # first the version: a newer node may send fields that this coordinator would call unknown
     check_protocol(parse_model(body, _Versioned).protocol)
+    caller = await caller_of(request)
+    require("register", caller)
+    assert caller.account is not None
     wanted = parse_model(body, RegisterRequest)
-    answer = await request.app[COORDINATOR].participants.register(request.match_info["id"], wanted)
+    participants = request.app[COORDINATOR].participants
+    answer = await participants.register(request.match_info["id"], wanted, Account.parse(caller.account))
     return json_answer(answer, status=201)
 
 
@@ -37,11 +45,44 @@ async def list_participants(request: web.Request) -> web.Response:
     return json_answer(await request.app[COORDINATOR].participants.page(request.match_info["id"]))
 
 
-@routes.delete("/api/v1/sessions/{id}/participants/{participant}")
-async def leave(request: web.Request) -> web.Response:
-    """204: the participant's token is no longer known."""
+@routes.post("/api/v1/sessions/{id}/participants/{participant}/renew")
+async def renew(request: web.Request) -> web.Response:
+    """200 with a new certificate, by the participant's own token."""
     session, participant = request.match_info["id"], request.match_info["participant"]
     participants = request.app[COORDINATOR].participants
-    await participants.authenticate(session, participant, bearer_token(request.headers.get("Authorization")))
-    await participants.leave(session, participant)
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    await participants.authenticate(session, participant, token)
+    return json_answer(await participants.renew(session, participant))
+
+
+@routes.delete("/api/v1/sessions/{id}/participants/{participant}")
+async def leave_or_remove(request: web.Request) -> web.Response:
+    """204. By its own token or its own wallet a participant leaves; the session's owner removes it for good."""
+    session, participant = request.match_info["id"], request.match_info["participant"]
+    coordinator = request.app[COORDINATOR]
+    if await _is_own_token(request):
+        await coordinator.participants.leave(session, participant)
+        return web.Response(status=204)
+    owner = (await coordinator.sessions.row(session)).owner
+    row = await coordinator.participants.find(session, participant)
+    caller = await caller_of(request)
+    if may("leave", caller, participant=row.account):
+        await coordinator.participants.leave(session, participant)
+    else:
+        require("remove", caller, owner=owner)
+        await coordinator.participants.remove(session, participant)
     return web.Response(status=204)
+
+
+async def _is_own_token(request: web.Request) -> bool:
+    """Whether the request brings the token of the participant that it is about."""
+    if hdrs.AUTHORIZATION not in request.headers:
+        return False
+    token = bearer_token(request.headers[hdrs.AUTHORIZATION])
+    try:
+        await request.app[COORDINATOR].participants.authenticate(
+            request.match_info["id"], request.match_info["participant"], token
+        )
+    except NotAuthorizedError:
+        return False
+    return True

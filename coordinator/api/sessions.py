@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy import select
 
+from coordinator.api.callers import caller_of
 from coordinator.api.requests import (
     encode_cursor,
     integer_parameter,
@@ -18,6 +19,7 @@ from coordinator.api.requests import (
     read_body,
     read_cursor,
 )
+from coordinator.auth.permissions import Act, require
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.models import LogRow, MetricRow
@@ -36,9 +38,11 @@ _MAX_POINTS = 2000
 
 @routes.post("/api/v1/sessions")
 async def create_session(request: web.Request) -> web.Response:
-    """201 with the new session in state draft."""
+    """201 with the new session in state draft; it belongs to the caller."""
+    caller = await caller_of(request)
+    require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
-    view = await request.app[COORDINATOR].sessions.create(wanted)
+    view = await request.app[COORDINATOR].sessions.create(wanted, owner=caller.account or "")
     response = json_answer(view, status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
     return response
@@ -61,12 +65,22 @@ async def get_session(request: web.Request) -> web.Response:
 @routes.delete("/api/v1/sessions/{id}")
 async def delete_session(request: web.Request) -> web.Response:
     """204; 409 while the session is under way."""
+    await _require_of_session(request, "delete")
     await request.app[COORDINATOR].sessions.delete(request.match_info["id"])
     return web.Response(status=204)
 
 
+async def _require_of_session(request: web.Request, act: Act) -> None:
+    """Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
+    caller = await caller_of(request)
+    # a session never changes hands: what is read here still holds when the act is done
+    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
+    require(act, caller, owner=row.owner)
+
+
 def _action_route(action: UserAction) -> web.RouteDef:
     async def act(request: web.Request) -> web.Response:
+        await _require_of_session(request, "steer")
         view = await request.app[COORDINATOR].sessions.act(request.match_info["id"], action)
         return json_answer(view)
 

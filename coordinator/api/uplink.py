@@ -13,7 +13,7 @@ import logging
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from coordinator.auth import bearer_token
+from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.ingest import check_status
 from coordinator.models import ParticipantRow

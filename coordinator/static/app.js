@@ -3,6 +3,7 @@ import { closeQuestion } from "/static/actions.js";
 import { byId, showConnection, showProblem } from "/static/dom.js";
 import { showList } from "/static/list.js";
 import { showSession } from "/static/session.js";
+import { offerSignIn } from "/static/signin.js";
 
 const SESSION_ROUTE = /^#\/s\/([\w.-]+)$/;
 
@@ -25,4 +26,5 @@ function route() {
 }
 
 addEventListener("hashchange", route);
+offerSignIn();
 route();

@@ -28,3 +28,9 @@ export function duration(seconds) {
   if (seconds < 2 * DAY_S) return `about ${number(seconds / HOUR_S, 1)} h`;
   return `about ${Math.round(seconds / DAY_S)} days`;
 }
+
+/** eip155:1:0x8ba1f109551bD432803012645Ac136ddd64DBA72 -> 0x8ba1…BA72 */
+export function shortAddress(account) {
+  const address = account.split(":").at(-1);
+  return `${address.slice(0, 6)}…${address.slice(-4)}`;
+}

@@ -2,6 +2,7 @@
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15000;
+const NO_CONTENT = 204;
 
 /** The coordinator could not be reached: nothing is wrong with what was asked. */
 export class AwayError extends Error {}
@@ -13,16 +14,23 @@ async function request(path, options) {
   } catch {
     throw new AwayError("The coordinator does not answer. Try again in a moment.");
   }
+  if (response.status === NO_CONTENT) return null;
   const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
   // a proxy in between answers for a coordinator that is away, and not in JSON
   if (!isJson) throw new AwayError(`The coordinator cannot be reached (HTTP ${response.status}). Try again in a moment.`);
   const body = await response.json();
   if (response.ok) return body;
-  throw Object.assign(new Error([body.detail, body.hint].filter(Boolean).join(": ")), { status: response.status });
+  const said = [body.detail, body.hint].filter(Boolean).join(": ");
+  throw Object.assign(new Error(said), { status: response.status, problem: body });
 }
 
 export const getJson = (path) => request(path);
-export const postJson = (path) => request(path, { method: "POST" });
+
+/** POST, with a body in JSON if there is one; null where the answer has none. */
+export function postJson(path, body) {
+  if (body === undefined) return request(path, { method: "POST" });
+  return request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+}
 
 /**
  * Events of one session over a WebSocket. After a break it begins anew: a snapshot comes first and holds all that was

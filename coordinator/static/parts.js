@@ -1,7 +1,7 @@
 // The parts of a session's page: what stands where. They are told what to show and know nothing of the API.
 import { drawChart, isDrawable, nearestPoint } from "/static/chart.js";
 import { byId, element, row, showState, showText } from "/static/dom.js";
-import { duration, number, percent } from "/static/format.js";
+import { duration, number, percent, shortAddress } from "/static/format.js";
 
 const TABLE_POINTS = 100;
 const COPIED_MS = 2000;
@@ -34,6 +34,13 @@ export function renderSession(session) {
   byId("command").textContent = session.joinCommand;
   byId("join").hidden = FINAL_STATES.includes(session.status);
   byId("join-later").hidden = session.status !== "draft";
+}
+
+/** Who may steer the session, for those who may not; nothing where there is nothing left to steer. */
+export function renderSteering({ owner, possibleActions }, isAllowed) {
+  const who = owner ? `${shortAddress(owner)}, who opened this session, and operators` : "operators";
+  showText("steering", isAllowed || possibleActions.length === 0 ? "" : `Only ${who} may steer it.`);
+  byId("steering").title = owner;
 }
 
 /** Where the model is, and what it wrote; hidden until there is one. */

@@ -2,9 +2,12 @@
 import { enableActions, showActions } from "/static/actions.js";
 import { byId, showConnection, showProblem } from "/static/dom.js";
 import { secondsLeft } from "/static/estimate.js";
+import { identityChanges, loadIdentity, maySteer } from "/static/identity.js";
 import { AwayError, EventStream, getJson, postJson } from "/static/live.js";
 import { Log, LOG_RECORDS, sampleOf } from "/static/log.js";
-import { clearParts, renderPoints, renderProgress, renderResult, renderSession, watchChart } from "/static/parts.js";
+import {
+  clearParts, renderPoints, renderProgress, renderResult, renderSession, renderSteering, watchChart,
+} from "/static/parts.js";
 import { namesOf, showPeople } from "/static/people.js";
 import { refresher } from "/static/refresher.js";
 
@@ -13,6 +16,7 @@ const PEOPLE_REFRESH_MS = 5000;
 /** One session on the page. What the event stream says is shown at once; lists are asked for again. */
 class SessionView {
   #base; #stream; #loads; #unwatchChart;
+  #onIdentity = () => this.#showSteering();
   #log = new Log();
   #session = null;
   #progress = null;
@@ -25,6 +29,7 @@ class SessionView {
     this.#base = `/api/v1/sessions/${id}`;
     this.#loads = this.#makeLoads();
     this.#unwatchChart = watchChart(() => this.#points);
+    identityChanges.addEventListener("change", this.#onIdentity);
     this.#stream = new EventStream(`${this.#base}/events`, {
       onEvent: (event) => this.#apply(event),
       onConnection: (state) => { showConnection(state); enableActions(state === "live"); },
@@ -36,6 +41,7 @@ class SessionView {
     this.#closed = true;
     this.#stream.close();
     this.#unwatchChart();
+    identityChanges.removeEventListener("change", this.#onIdentity);
     for (const load of Object.values(this.#loads)) load.stop();
   }
 
@@ -117,16 +123,24 @@ class SessionView {
       if (this.#closed) return;
       showProblem(error);
       enableActions(true);
+      if (error.status === 401) await loadIdentity();
     }
   }
 
   // ------------------------------------------------------------------------------------------ what is shown
   #showSession() {
     renderSession(this.#session);
-    showActions(this.#session.possibleActions, (action) => this.#act(action));
+    this.#showSteering();
     enableActions(true);
     this.#showResult();
     this.#showProgress();
+  }
+
+  #showSteering() {
+    if (this.#session === null) return;
+    const isAllowed = maySteer(this.#session);
+    showActions(isAllowed ? this.#session.possibleActions : [], (action) => this.#act(action));
+    renderSteering(this.#session, isAllowed);
   }
 
   #showProgress() {

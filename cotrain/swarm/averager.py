@@ -28,9 +28,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cotrain.errors import SwarmError
+from cotrain.membership.sealed import MembershipError
 from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Traffic
 from cotrain.swarm.commit import Agreement, Links, Vote
-from cotrain.swarm.group import GroupSearch, read_announcements
+from cotrain.swarm.gate import Gate
+from cotrain.swarm.group import GroupSearch, MembersOnly, read_announcements
 from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
 from cotrain.swarm.results import RoundService
 from cotrain.swarm.rounds import Announcement, averaging_weights, missing_for_majority, quorate_members, round_totals
@@ -106,16 +108,16 @@ class RoundAverager(DecentralizedAverager):
     _stub_type = None
 
     def __init__(
-        self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, matchmaking_s: float,
-        min_peers: int = 1, timeouts: Timeouts | None = None,
+        self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, gate: Gate,
+        matchmaking_s: float, min_peers: int = 1, timeouts: Timeouts | None = None,
     ):  # fmt: skip
         """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory."""
-        self._codec, self._timeouts = codec, timeouts or Timeouts()
-        self._state_service = StateService(state)
+        self._codec, self._timeouts, self._gate = codec, timeouts or Timeouts(), gate
+        self._state_service = StateService(state, gate)
         self._residuals: Residuals | None = None
         self._groups: dict[str, _Group] = {}
         self._group_opened: asyncio.Event | None = None
-        self._round_service = RoundService()
+        self._round_service = RoundService(gate)
         self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
         super().__init__(
             [vector], dht, start=True, prefix=session, target_group_size=None,
@@ -138,16 +140,35 @@ class RoundAverager(DecentralizedAverager):
         """Drop the error feedback: this peer has taken over another outer state."""
         self._outer_pipe.send(("_forget_residuals", [], {}))
 
+    def learn_revocations(self, sealed: Sequence[str]) -> None:
+        """Tell the averager's process of certificates that hold no more."""
+        self._outer_pipe.send(("_learn_revocations", [list(sealed)], {}))
+
     # ---------------------------------------------------------------------------- in the averager's process
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
         renew_thread_pool()
         self._group_opened = asyncio.Event()
         await super().add_p2p_handlers(p2p, *args, **kwargs)
+        await self._gate.add_p2p_handlers(p2p, namespace=self.prefix)
         await self._state_service.add_p2p_handlers(p2p, namespace=self.prefix)
         await self._round_service.add_p2p_handlers(p2p, namespace=self.prefix)
 
     async def _forget_residuals(self) -> None:
         self._residuals = None
+
+    async def _learn_revocations(self, sealed: list[str]) -> None:
+        for text in sealed:
+            self._gate.learn_revocations(text)
+
+    async def _admits(self, peer: PeerID) -> bool:
+        """Whether a peer is a member that may be averaged with."""
+        if peer == self.peer_id:
+            return True
+        try:
+            return (await self._gate.require(peer)).role != "observe"
+        except MembershipError as error:
+            logger.info(f"{error}")
+            return False
 
     async def _close_round(self, *, announcement: Announcement, future: MPFuture) -> None:
         try:
@@ -168,19 +189,25 @@ class RoundAverager(DecentralizedAverager):
         # a group of the expected size starts at once; without it, everybody waits the whole matchmaking time
         self._matchmaking.target_group_size = expected_peers
         self._matchmaking.potential_leaders.target_group_size = expected_peers
+        directory = self._matchmaking.group_key_manager
+        if not isinstance(directory, MembersOnly):  # hivemind makes it late, and anew in each process
+            self._matchmaking.group_key_manager = MembersOnly(directory, self._admits)
         scheduled = get_dht_time() + self._matchmaking_s
         search = GroupSearch(scheduled, scheduled + 0.5 * self._matchmaking_s, said)
         try:
             group = await self._matchmaking.look_for_group(search)
         except Exception as error:
             raise SwarmError(f"looking for a group failed: {error!r}") from error
-        if group is None:
-            raise SwarmError(
-                f"no group formed within {search.deadline - scheduled + self._matchmaking_s:.1f} s, "
-                f"{expected_peers - 1} other peers were expected",
-                hint="local work is kept and the round is tried again",
-            )
-        return group
+        if group is not None:
+            strangers = [str(peer) for peer in group.peer_ids if not await self._admits(peer)]
+            if strangers:
+                raise SwarmError(f"the group's leader let in {', '.join(strangers)}, who may not average here")
+            return group
+        raise SwarmError(
+            f"no group formed within {search.deadline - scheduled + self._matchmaking_s:.1f} s, "
+            f"{expected_peers - 1} other peers were expected",
+            hint="local work is kept and the round is tried again",
+        )
 
     async def _average_with(self, info: GroupInfo, mine: Announcement, matchmaking_s: float) -> RoundOutcome:
         started, me = time.monotonic(), self.peer_id.to_base58()
@@ -303,7 +330,10 @@ class RoundAverager(DecentralizedAverager):
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext
     ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
-        """hivemind's own, but the word that the group begins must not be lost: the leader would begin without us."""
+        """hivemind's own, for members; the word that the group begins must not be lost: it would begin without us."""
+        if not await self._admits(context.remote_id):
+            yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
         async for message in super().rpc_join_group(request, context):
             yield message
         await await_hang_up()
@@ -312,6 +342,9 @@ class RoundAverager(DecentralizedAverager):
         self, stream: AsyncIterator[AveragingData], context: P2PContext
     ) -> AsyncIterator[AveragingData]:
         """A member sends its contribution to the parts that this peer reduces, and receives their averages."""
+        if not await self._admits(context.remote_id):
+            yield AveragingData(code=averaging_pb2.PROTOCOL_VIOLATION)
+            return
         sender = context.remote_id.to_base58()
         first = await asyncio.wait_for(anext(aiter(stream)), self._timeouts.sender_s)
         try:
@@ -323,19 +356,22 @@ class RoundAverager(DecentralizedAverager):
         async for message in group.exchange.serve(sender, achain(as_aiter(first), stream)):
             yield message
 
-    async def rpc_hello(self, request: BytesValue, context: P2PContext) -> BytesValue:
-        """Opens the connection before a round needs it."""
-        return request
-
     async def rpc_vote(self, request: BytesValue, context: P2PContext) -> BytesValue:
-        """A member's control message of the agreement."""
+        """A member's control message of the agreement; an empty answer for a stranger."""
+        if not await self._admits(context.remote_id):
+            return BytesValue()
         caller, vote = context.remote_id.to_base58(), Vote.model_validate_json(request.value)
         group = await self._group_of(vote.group, caller)
         answer = await group.agreement.handle(caller, vote)
         return BytesValue(value=answer.model_dump_json().encode())
 
     async def rpc_fetch_parts(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
-        """A member fetches encoded averages that it lacks: index (4 bytes, big-endian), then the bytes, if any."""
+        """A member fetches encoded averages that it lacks: index (4 bytes, big-endian), then the bytes, if any.
+
+        A stranger gets nothing.
+        """
+        if not await self._admits(context.remote_id):
+            return
         wanted = PartsRequest.model_validate_json(request.value)
         group = await self._group_of(wanted.group, context.remote_id.to_base58())
         for index in wanted.indices:

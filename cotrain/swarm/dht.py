@@ -23,17 +23,23 @@ from hivemind.utils.multiaddr import Multiaddr
 from hivemind.utils.timed_storage import ValueWithExpiration
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cotrain.swarm.gate import Gate
+from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, PAGE_MARK
 from cotrain.swarm.rounds import PeerProgress
 
 logger = get_logger(__name__)
 
 PROTOCOL = 1
-MAX_RECORD_BYTES = 4096
-MAX_EXPIRY_S = 600.0
 CALL_TIMEOUT_S = 10.0
 OBSERVER_MISSED_S = 10.0
 """Seconds without an observer in view after which it is called again."""
 REDIAL_S = 2.0
+REVOCATIONS_EVERY_S = 5.0
+"""How often lists of revoked certificates are stored by an observer, and read by everybody else."""
+
+Role = Literal["train", "observe"]
+UNMET = "has not been asked for its certificate yet"
+REFUSED = "has shown no certificate that holds"
 
 Digest = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 
@@ -44,7 +50,7 @@ class PeerRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     protocol: int = PROTOCOL
-    role: Literal["train", "observe"] = "train"
+    role: Role = "train"
     """observe: the checkpointer, which trains nothing."""
     round: Annotated[int, Field(ge=-1, le=2**40)] = -1
     """Round of the outer state that it holds and serves; -1: none yet."""
@@ -74,6 +80,11 @@ class SwarmView:
     refused: dict[str, str] = field(default_factory=dict)
     seen_at: float = 0.0
 
+    @property
+    def unmet(self) -> list[str]:
+        """Peers whose certificate is not known yet."""
+        return [peer for peer, reason in self.refused.items() if reason == UNMET]
+
     def trainers(self) -> dict[str, PeerRecord]:
         """Peers that train and hold a state."""
         return {peer: record for peer, record in self.peers.items() if record.role == "train" and record.round >= 0}
@@ -102,8 +113,11 @@ class SwarmView:
         return [(peer, record.round, record.digest) for peer, record in sorted(held, key=rank, reverse=True)]
 
 
-def parse_records(stored: Any, me: str, now: float) -> SwarmView:
-    """Read what the DHT returned for the session's key; what is not a valid record is refused with its reason."""
+def parse_records(stored: Any, me: str, now: float, role_of: Callable[[str], Role]) -> SwarmView:
+    """Read what the DHT returned for the session's key; what is not a valid record is refused with its reason.
+
+    `role_of`: what a peer's certificate lets it be; raises ValueError (UNMET, REFUSED) for one that is no known member.
+    """
     peers: dict[str, PeerRecord] = {}
     refused: dict[str, str] = {}
     for subkey, entry in (stored if isinstance(stored, dict) else {}).items():
@@ -111,7 +125,10 @@ def parse_records(stored: Any, me: str, now: float) -> SwarmView:
         if peer == me:
             continue
         try:
-            peers[peer] = _parse_record(entry, now)
+            record = _parse_record(entry, now)
+            if record.role != (role := role_of(peer)):
+                raise ValueError(f"says that it is here to {record.role}, its certificate is one to {role}")
+            peers[peer] = record
         except (ValueError, ValidationError) as error:
             refused[peer] = str(error).splitlines()[0]
     return SwarmView(peers, refused, time.monotonic())
@@ -134,16 +151,22 @@ class Directory:
     """This peer's record in one session, and its view of the others'. A DhtThread keeps both up to date."""
 
     def __init__(
-        self, dht: DHT, session: str, *, record_ttl_s: float, role: Literal["train", "observe"] = "train",
-        on_arrival: Callable[[str], None] = lambda peer: None, bootstrap: Sequence[str] = (),
+        self, dht: DHT, session: str, *, record_ttl_s: float, gate: Gate, introduce: Callable[[str], None],
+        role: Role = "train", bootstrap: Sequence[str] = (),
+        on_revocations: Callable[[list[str]], None] = lambda sealed: None,
     ):  # fmt: skip
-        """`on_arrival` is called, in the DHT's thread, for each trainer that comes into view; it must not wait.
+        """`gate` knows the members; `introduce` is called, in the DHT's thread, for each peer in view that it does not
+        know, again and again until it does; it must not wait. `on_revocations` hears of signed lists that are new.
 
         `bootstrap`: libp2p addresses of observers, called again when none has been in view for a while.
         """
         self._dht, self._key = dht, f"{session}.peers"
         self._me = dht.peer_id.to_base58()
-        self._ttl_s, self._on_arrival, self._bootstrap = record_ttl_s, on_arrival, list(bootstrap)
+        self._ttl_s, self._gate, self._introduce = record_ttl_s, gate, introduce
+        self._bootstrap, self._on_revocations = list(bootstrap), on_revocations
+        self._revocations_key, self._revocations_at = f"{session}.revocations", 0.0
+        self._revocations: set[str] = set()
+        self._seen_once: set[str] = set()
         self._observer_seen_at = time.monotonic()
         self._record = PeerRecord(role=role)
         self._view = SwarmView()
@@ -178,17 +201,56 @@ class Directory:
             self._stored_at = time.monotonic()
             self._store(self._record)
         found = self._dht.get(self._key, latest=True, return_future=True).result(CALL_TIMEOUT_S)
-        view = parse_records(None if found is None else found.value, self._me, get_dht_time())
+        view = parse_records(None if found is None else found.value, self._me, get_dht_time(), self._role_of)
         for peer, reason in view.refused.items():
-            if peer not in self._view.refused:
+            if reason not in (UNMET, self._view.refused.get(peer)):
                 logger.warning(f"record of {peer} refused: {reason}")
         self._look_for_observers(view)
-        arrived = view.trainers().keys() - self._view.trainers().keys()
         with self._refreshed:
             self._view = view
             self._refreshed.notify_all()
-        for peer in sorted(arrived):
-            self._on_arrival(peer)
+        self._meet([peer for peer, reason in view.refused.items() if reason in (UNMET, REFUSED)])
+        self._exchange_revocations()
+
+    def _role_of(self, peer: str) -> Role:
+        certificate = self._gate.member(peer)
+        if certificate is None:
+            raise ValueError(REFUSED if self._gate.has_refused(peer) else UNMET)
+        return "observe" if certificate.role == "observe" else "train"
+
+    def _meet(self, unknown: list[str]) -> None:
+        """Have unknown peers introduced. Of two, the one with the larger id waits, so that there is one connection."""
+        for peer in unknown:
+            if self._me < peer or peer in self._seen_once:
+                self._introduce(peer)
+        self._seen_once = set(unknown)
+
+    def _exchange_revocations(self) -> None:
+        """The observer stores the coordinator's lists, everybody else reads them."""
+        storing = self._record.role == "observe"
+        if time.monotonic() - self._revocations_at < REVOCATIONS_EVERY_S:
+            return
+        self._revocations_at = time.monotonic()
+        if storing:
+            self._store_revocations()
+            return
+        found = self._dht.get(self._revocations_key, latest=True, return_future=True).result(CALL_TIMEOUT_S)
+        entries = found.value.values() if found is not None and isinstance(found.value, dict) else ()
+        heard = {entry.value for entry in entries if isinstance(getattr(entry, "value", None), str)}
+        news = [text for text in heard - self._revocations if self._gate.learn_revocations(text) is not None]
+        self._revocations = heard
+        if news:
+            self._on_revocations(news)
+
+    def _store_revocations(self) -> None:
+        for page, sealed in enumerate(self._gate.revocations):
+            revocations = self._gate.learn_revocations(sealed)
+            if revocations is not None and (revocations.serials or page):
+                self._dht.store(
+                    self._revocations_key, subkey=f"{self._me}{PAGE_MARK}{page}", value=sealed,
+                    expiration_time=min(float(revocations.expires_at), get_dht_time() + MAX_EXPIRY_S - 1.0),
+                    return_future=True,
+                ).result(CALL_TIMEOUT_S)  # fmt: skip
 
     def _look_for_observers(self, view: SwarmView) -> None:
         """An observer that was restarted knows nobody: call it at its lasting address, to have it in the DHT again."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from hivemind.averaging.group_info import GroupInfo
+from hivemind.averaging.key_manager import GroupKeyManager
+from hivemind.p2p import PeerID
 from hivemind.utils import get_dht_time
 
 from cotrain.errors import SwarmError
@@ -27,6 +32,22 @@ class GroupSearch:
 
     def get_timeout(self) -> float:
         return max(0.0, self.deadline - get_dht_time())
+
+
+class MembersOnly:
+    """hivemind's directory of peers that look for a group, without those that are no members."""
+
+    def __init__(self, directory: GroupKeyManager, admits: Callable[[PeerID], Awaitable[bool]]):
+        self._directory, self._admits = directory, admits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._directory, name)
+
+    async def get_averagers(self, group_key: str, only_active: bool) -> list[tuple[PeerID, float]]:
+        """Peer and expiration of each member that looks for a group."""
+        found = await self._directory.get_averagers(group_key, only_active)
+        admitted = await asyncio.gather(*(self._admits(peer) for peer, _ in found))
+        return [entry for entry, good in zip(found, admitted, strict=True) if good]
 
 
 def read_announcements(info: GroupInfo) -> dict[str, Announcement]:

@@ -10,8 +10,11 @@ from hivemind.utils import get_logger
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
+from cotrain.membership.document import MembershipSource
 from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.follow import StateFollower
+from cotrain.swarm.gate import Gate
+from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
@@ -27,14 +30,18 @@ class SessionObserver:
 
     def __init__(
         self, config: RunConfig, initial: OuterState, *, samples_wanted: int, dht: DHT, dht_thread: DhtThread,
-        loop: LoopThread,
+        loop: LoopThread, membership: MembershipSource,
     ):  # fmt: skip
         """`initial` is served until the swarm is ahead of it."""
         self._dht, self._dht_thread, self._loop = dht, dht_thread, loop
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
-        self._service = StateService(self._shared)
-        self._directory = Directory(dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe")
+        self._gate = Gate(self._session, membership)
+        self._service = StateService(self._shared, self._gate)
+        self._directory = Directory(
+            dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe", gate=self._gate,
+            introduce=Introductions(dht, loop, self._gate),
+        )  # fmt: skip
         self._follower = StateFollower(
             session=self._session, shared=self._shared, codec=make_codec(config.diloco.codec),
             optimizer=OuterOptimizer.from_config(config, samples_wanted), view=lambda: self._directory.view,
@@ -46,10 +53,14 @@ class SessionObserver:
         dht_thread.add(self._directory)
 
     async def _serve(self) -> None:
-        await self._service.add_p2p_handlers(await self._dht.replicate_p2p(), namespace=self._session)
+        p2p = await self._dht.replicate_p2p()
+        for service in (self._gate, self._service):
+            await service.add_p2p_handlers(p2p, namespace=self._session)
 
     async def _stop_serving(self) -> None:
-        await self._service.remove_p2p_handlers(await self._dht.replicate_p2p(), namespace=self._session)
+        p2p = await self._dht.replicate_p2p()
+        for service in (self._gate, self._service):
+            await service.remove_p2p_handlers(p2p, namespace=self._session)
 
     @property
     def trainers(self) -> dict[str, tuple[int, str]]:

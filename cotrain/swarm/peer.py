@@ -7,19 +7,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.dht import DHT
-from hivemind.p2p import PeerID
 from hivemind.utils import MPFuture, get_dht_time, get_logger
 from torch import Tensor
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
+from cotrain.membership.document import MembershipSource
+from cotrain.peer_key import PeerSigner
 from cotrain.status import TrainingStopped
 from cotrain.swarm.averager import MinorityError, OutdatedStateError, RoundAverager, RoundOutcome
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.follow import StateFollower
+from cotrain.swarm.gate import Gate
+from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.records import OwnedRecords
 from cotrain.swarm.rounds import Announcement, should_close
 from cotrain.swarm.state import SharedState
 from cotrain.train.codec import make_codec
@@ -29,11 +32,11 @@ from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, S
 logger = get_logger(__name__)
 
 JOIN_TIMEOUT_S = 120.0
+MEET_TIMEOUT_S = 3.0
 WISH_INTERVAL_S = 0.5
 FAREWELL_TIMEOUT_S = 30.0
 HANDOVER_TIMEOUT_S = 600.0
 """How long the last peers of a session keep its final state for a checkpointer that is away."""
-HELLO_TIMEOUT_S = 10.0
 MINORITY_RETRY_S = 0.5
 """After a group of too few: long enough for the others to catch up and to write it."""
 ROUND_LIMIT_S = 300.0
@@ -50,6 +53,7 @@ def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_pa
             identity_path=str(identity_path),
             # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
             check_if_identity_free=False,
+            record_validators=[OwnedRecords(PeerSigner(identity_path))],
             use_relay=False, auto_nat=False, nat_port_map=False, startup_timeout=60.0,
         )  # fmt: skip
     except Exception as error:
@@ -62,8 +66,8 @@ class SwarmPeer:
 
     def __init__(
         self, config: RunConfig, *, numel: int, samples_wanted: int, identity_path: Path,
-        initial_peers: Sequence[str], host: str, port: int, on_wait: Callable[[str], None],
-        on_download: Callable[[float], None], obey: Callable[[], None] = lambda: None,
+        membership: MembershipSource, initial_peers: Sequence[str], host: str, port: int,
+        on_wait: Callable[[str], None], on_download: Callable[[float], None], obey: Callable[[], None] = lambda: None,
     ):  # fmt: skip
         """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived.
 
@@ -73,16 +77,19 @@ class SwarmPeer:
         codec = make_codec(config.diloco.codec)
         self._vector = torch.zeros(numel).share_memory_()
         self._shared = SharedState(numel)
+        gate = Gate(config.session.id, membership)
         self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
+        # the averager's process has a copy of the gate, which learns for itself
         self._averager = RoundAverager(
-            self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared,
+            self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared, gate=gate,
             matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
         )  # fmt: skip
         # no fork after this line
         self._loop = LoopThread("libp2p")
         self._directory = Directory(
-            self._dht, config.session.id, record_ttl_s=config.swarm.record_ttl_s,
-            on_arrival=self._open_connection, bootstrap=initial_peers,
+            self._dht, config.session.id, record_ttl_s=config.swarm.record_ttl_s, gate=gate,
+            introduce=Introductions(self._dht, self._loop, gate), bootstrap=initial_peers,
+            on_revocations=self._averager.learn_revocations,
         )  # fmt: skip
         self._dht_thread = DhtThread()
         self._dht_thread.add(self._directory)
@@ -128,20 +135,6 @@ class SwarmPeer:
     def peers(self) -> int:
         return len(self._directory.view.trainers()) + 1
 
-    def _open_connection(self, peer: str) -> None:
-        """Connect to a peer before the first round needs it. Only one side dials, so that there is one connection."""
-        if self.peer_id < peer:
-            self._loop.start(self._say_hello(peer))
-
-    async def _say_hello(self, peer: str) -> None:
-        stub = RoundAverager.get_stub(
-            await self._dht.replicate_p2p(), PeerID.from_base58(peer), namespace=self._config.session.id
-        )
-        try:
-            await stub.rpc_hello(BytesValue(), timeout=HELLO_TIMEOUT_S)
-        except Exception as error:
-            logger.warning(f"peer {peer} is announced but does not answer: {error!r}")
-
     def share(self) -> tuple[int, int]:
         everybody = sorted([self.peer_id, *self._directory.view.trainers()])
         return everybody.index(self.peer_id), len(everybody)
@@ -154,6 +147,8 @@ class SwarmPeer:
                 f"nobody in the swarm served the outer state within {JOIN_TIMEOUT_S:.0f} s",
                 hint="is the session still open? its page shows whether the checkpointer is online",
             )
+        # one that is further may still be about to show its certificate
+        self._directory.wait_for(lambda view: not view.unmet, MEET_TIMEOUT_S)
         return self._catch_up(None)
 
     def resync(self, state: OuterState) -> OuterState:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cotrain.errors import SwarmError
+from cotrain.swarm.gate import Gate
 from cotrain.swarm.parts import Part
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import Codec
@@ -44,8 +45,9 @@ class RoundHeader(BaseModel):
 class RoundService(ServicerBase):
     """Answers, under the session's name, what the last rounds averaged."""
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
         self._results: dict[int, tuple[RoundHeader, list[bytes]]] = {}
+        self._gate = gate
 
     def keep(self, round_: int, totals: RoundTotals, parts: Sequence[Part], encoded: Sequence[bytes | None]) -> None:
         """Serve a round's average: the encoded bytes of each part, None where it counts as zero."""
@@ -56,7 +58,10 @@ class RoundService(ServicerBase):
             del self._results[old]
 
     async def rpc_fetch_round(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
-        """The request is the round, decimal; only an empty message if it is not held."""
+        """The request is the round, decimal; only an empty message if it is not held, or not for strangers."""
+        if not await self._gate.admits(context.remote_id):
+            yield BytesValue()
+            return
         found = self._results.get(int(request.value.decode()))
         if found is None:
             yield BytesValue()

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from cotrain.errors import IntegrityError, SwarmError
+from cotrain.swarm.gate import Gate
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.diloco import OuterState
 
@@ -105,12 +106,14 @@ class SharedState:
 class StateService(ServicerBase):
     """What a donor answers over libp2p, under the session's name."""
 
-    def __init__(self, state: SharedState):
-        self._state = state
-        self._downloads = 0
+    def __init__(self, state: SharedState, gate: Gate):
+        self._state, self._gate, self._downloads = state, gate, 0
 
     async def rpc_fetch_state(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
-        """A StateHeader as JSON, then the bytes; only an empty message if the state is not held or too many ask."""
+        """A StateHeader as JSON, then the bytes; only an empty message if there is nothing for this caller now."""
+        if not await self._gate.admits(context.remote_id):
+            yield BytesValue()
+            return
         wanted = StateRequest.model_validate_json(request.value)
         found = self._state.header(wanted.round)
         if found is None or self._downloads >= MOST_DOWNLOADS:

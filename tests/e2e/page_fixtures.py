@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from cotrain.membership.bond import make_bond
+from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.process import child_environment, end_process, python_command
 from cotrain.protocol import Hello, RegisterRequest, StatusMessage
 from cotrain.status import Record, Status, now
+from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 CHROMIUM = shutil.which("chromium")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,6 +35,9 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--remote-debugging-port=0",
 )  # fmt: skip
+_KEY_CODES = {"Escape": 27, "Tab": 9}
+_ASKED_BY_VISITORS = "/api/v1/auth/me"
+"""Answers 401 to who is not signed in, and the browser logs that."""
 _ALARMING_CALLS = frozenset({"error", "assert", "warning"})
 
 
@@ -65,10 +71,11 @@ async def coordinator_process(shared: Path, *, port: int = 0) -> AsyncIterator[s
 
 
 class Api:
-    """The coordinator's REST API."""
+    """The coordinator's REST API; with a token, as the account that holds it."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str):
+    def __init__(self, http: aiohttp.ClientSession, url: str, token: str = ""):
         self._http = http
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.url = url
 
     async def get(self, path: str) -> dict[str, Any]:
@@ -80,27 +87,37 @@ class Api:
         return await self._call("POST", path, body)
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        async with self._http.request(method, f"{self.url}/api/v1{path}", json=body) as response:
+        address = f"{self.url}/api/v1{path}"
+        async with self._http.request(method, address, json=body, headers=self._headers) as response:
             assert response.ok, f"{method} {path}: {response.status} {await response.text()}"
             answer: dict[str, Any] = await response.json()
             return answer
 
 
 class Volunteer:
-    """A registered participant that trains nothing: it says over a real uplink what it is told to say."""
+    """A registered participant that trains nothing: it says over a real uplink what it is told to say.
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, session: str, peer: str):
+    Args:
+        key: where its peer's key is, or will be.
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, session: str, key: Path):
         self._http = http
+        self._url = url
         self._base = f"{url}/api/v1/sessions/{session}/participants"
         self._session = session
-        self._peer = peer
+        self._peer = load_or_create_peer_key(key)
+        self._signer = PeerSigner(key)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._sequence = 0
 
     async def join(self, name: str) -> None:
-        """Register and open the uplink."""
-        wanted = RegisterRequest(peer_id=self._peer, name=name).model_dump(by_alias=True)
-        async with self._http.post(self._base, json=wanted) as response:
+        """Sign in, register and open the uplink."""
+        wallet = KeyWallet()
+        headers = {"Authorization": f"Bearer {await sign_in(self._http, self._url, wallet)}"}
+        bond = make_bond(wallet, self._signer, session=self._session, coordinator=self._url, now=now())
+        wanted = RegisterRequest(peer_id=self._peer, bond=bond, name=name).model_dump(by_alias=True)
+        async with self._http.post(self._base, json=wanted, headers=headers) as response:
             assert response.status == 201, await response.text()
             answer = await response.json()
         self._socket = await self._http.ws_connect(
@@ -160,11 +177,16 @@ class DevTools:
 
 
 class Page:
-    """One tab. `alarms` holds what went wrong in it, `requests` every address that it asked for."""
+    """One tab, with cookies and storage of its own.
 
-    def __init__(self, tools: DevTools, target: str):
+    `alarms` holds what went wrong in it, `requests` every address that it asked for.
+    """
+
+    def __init__(self, tools: DevTools, context: str, target: str):
         self._tools = tools
+        self._context = context
         self._target = target
+        self._bindings: dict[str, Callable[[str], None]] = {}
         self.alarms: list[str] = []
         self.requests: list[str] = []
         tools.listeners[target] = self._on_event
@@ -174,9 +196,26 @@ class Page:
         return await self._tools.call(method, parameters, self._target)
 
     async def close(self) -> None:
-        """Close the tab."""
-        await self.call("Page.close")
+        """Close the tab, and forget what it has stored."""
+        await self._tools.call("Target.disposeBrowserContext", {"browserContextId": self._context})
         del self._tools.listeners[self._target]
+
+    async def expose(self, name: str, handler: Callable[[str], None]) -> None:
+        """Give the page's scripts a function of a text, which calls `handler`."""
+        self._bindings[name] = handler
+        await self.call("Runtime.addBinding", name=name)
+
+    async def press(self, key: str) -> None:
+        """Press and release a key that types no character: `Escape`, `Tab`."""
+        for kind in ("rawKeyDown", "keyUp"):
+            await self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEY_CODES[key]
+            )
+
+    async def cookie(self, url: str, name: str) -> dict[str, Any] | None:
+        """A cookie that the browser would send to `url`."""
+        found = (await self.call("Network.getCookies", urls=[url]))["cookies"]
+        return next((cookie for cookie in found if cookie["name"] == name), None)
 
     async def open(self, url: str) -> None:
         """Begin to load an address."""
@@ -238,8 +277,11 @@ class Page:
             self.alarms.append(f"exception: {event['exceptionDetails']}")
         elif method == "Runtime.consoleAPICalled" and event["type"] in _ALARMING_CALLS:
             self.alarms.append(f"console.{event['type']}: {event['args']}")
+        elif method == "Runtime.bindingCalled":
+            self._bindings[event["name"]](event["payload"])
         elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
-            self.alarms.append(f"log: {event['entry']}")
+            if not event["entry"].get("url", "").endswith(_ASKED_BY_VISITORS):
+                self.alarms.append(f"log: {event['entry']}")
         elif method == "Audits.issueAdded":
             self.alarms.append(f"issue: {event['issue']}")
         elif method == "Network.requestWillBeSent":
@@ -285,9 +327,10 @@ async def _debugging_address(profile: Path) -> list[str] | None:
 
 async def new_page(tools: DevTools) -> Page:
     """An empty tab that is watched from its first request on."""
-    target = await tools.call("Target.createTarget", {"url": "about:blank"})
+    context = (await tools.call("Target.createBrowserContext"))["browserContextId"]
+    target = await tools.call("Target.createTarget", {"url": "about:blank", "browserContextId": context})
     attached = await tools.call("Target.attachToTarget", {"targetId": target["targetId"], "flatten": True})
-    page = Page(tools, attached["sessionId"])
+    page = Page(tools, context, attached["sessionId"])
     for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
         await page.call(f"{domain}.enable")
     return page

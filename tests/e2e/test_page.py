@@ -3,94 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
-from tests.e2e.page_fixtures import (
-    CHROMIUM,
-    Api,
-    DevTools,
-    Page,
-    Volunteer,
-    browser,
-    coordinator_process,
-    new_page,
-)
+from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process
+from tests.e2e.page_stage import NAME, Stage, page, stage, staged, tools, url
+from tests.e2e.wallet_fixtures import sign_in
+
+__all__ = ["page", "stage", "tools", "url"]
 
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
 ]
-
-NAME = "<img src=x onerror=alert(1)> tales"
-SMALL: dict[str, Any] = {
-    "name": NAME, "description": "What our grandparents told.",
-    "training": {"batchSize": 8, "gradientAccumulationSteps": 1, "maxSteps": 80, "learningRate": 0.002},
-    "distributed": {"nodes": 1}, "diloco": {"innerSteps": 8}, "data": {"seqLength": 64},
-    "monitoring": {"evaluationBatches": 2},
-}  # fmt: skip
-PEERS = [f"12D3KooWPeer{letter}" for letter in "ABC"]
-
-
-@dataclass
-class Stage:
-    """A coordinator with a session in state draft, and an empty tab."""
-
-    http: aiohttp.ClientSession
-    api: Api
-    page: Page
-    session: str
-
-    @property
-    def session_url(self) -> str:
-        return f"{self.api.url}/s/{self.session}"
-
-    async def open_session(self) -> None:
-        await self.page.open(self.session_url)
-        await self.page.until_text("#name", NAME)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tools(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevTools]:
-    """One browser for all tests; each has a tab of its own."""
-    async with browser(tmp_path_factory.mktemp("profile")) as tools:
-        yield tools
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """One coordinator for all tests that do not end it; each has a session of its own."""
-    async with coordinator_process(tmp_path_factory.mktemp("coordinator") / "shared") as url:
-        yield url
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(tools: DevTools) -> AsyncIterator[Page]:
-    page = await new_page(tools)
-    yield page
-    await page.close()
-
-
-@asynccontextmanager
-async def staged(url: str, page: Page) -> AsyncIterator[Stage]:
-    async with aiohttp.ClientSession() as http:
-        api = Api(http, url)
-        created = await api.post("/sessions", SMALL)
-        yield Stage(http, api, page, created["id"])
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(url: str, page: Page) -> AsyncIterator[Stage]:
-    async with staged(url, page) as stage:
-        yield stage
 
 
 async def test_a_session_is_listed_and_its_page_follows_a_change_made_elsewhere(stage: Stage) -> None:
@@ -122,25 +51,25 @@ async def test_a_session_is_listed_and_its_page_follows_a_change_made_elsewhere(
 
 async def test_what_cannot_be_undone_is_asked_about_first(stage: Stage) -> None:
     page = stage.page
-    await stage.open_session()
+    await stage.open_session_as_owner()
     await page.click("[data-action=cancel]")
     await page.until_text("#confirm", "no model is saved")
     await page.click("#confirm-no")
     await page.until("!document.querySelector('#confirm').open")
-    assert (await stage.api.get(f"/sessions/{stage.session}"))["status"] == "draft"
+    assert await stage.status() == "draft"
 
     await page.click("[data-action=cancel]")
     await page.until("document.querySelector('#confirm').open")
     await page.click("#confirm-yes")
 
     await page.until_text("#state", "cancelled")
-    assert (await stage.api.get(f"/sessions/{stage.session}"))["status"] == "cancelled"
+    assert await stage.status() == "cancelled"
     assert page.alarms == []
 
 
 async def test_a_refused_action_says_why(stage: Stage) -> None:
     page = stage.page
-    await stage.open_session()
+    await stage.open_session_as_owner()
     await page.click("[data-action=cancel]")
     await page.until("document.querySelector('#confirm').open")
     # somebody else is quicker than the answer to the question
@@ -162,27 +91,29 @@ async def test_a_page_outlives_its_coordinator(tmp_path: Path, page: Page) -> No
         await page.until_text("#list-empty", "No session yet.")
         assert page.alarms == []
         async with staged(url, page) as stage:
-            await stage.open_session()
+            await stage.open_session_as_owner()
             await page.until_text("#connection", "live")
+            token = await sign_in(stage.http, url, stage.owner)
     await page.until_text("#away", "The coordinator has not answered since")
     assert await page.text("#name") == NAME
     assert await page.evaluate("document.querySelector('#actions').disabled")
 
     port = int(url.rsplit(":", 1)[1])
     async with coordinator_process(shared, port=port) as url, aiohttp.ClientSession() as http:
-        await Api(http, url).post(f"/sessions/{stage.session}/cancel")
+        await Api(http, url, token).post(f"/sessions/{stage.session}/cancel")
         await page.until_text("#state", "cancelled")
         await page.until_text("#connection", "live")
         assert await page.text("#away") == ""
 
 
-async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(stage: Stage) -> None:
+async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(stage: Stage, tmp_path: Path) -> None:
     page = stage.page
-    await stage.open_session()
+    await stage.open_session_as_owner()
     await page.click("[data-action=start]")
     await page.until_text("#state", "waiting")
-    volunteers = [Volunteer(stage.http, stage.api.url, stage.session, peer) for peer in PEERS]
-    for volunteer, name, digest in zip(volunteers, ("Ada", "Ben", "Cem"), ("a" * 64, "a" * 64, "b" * 64), strict=True):
+    digests = {"Ada": "a" * 64, "Ben": "a" * 64, "Cem": "b" * 64}
+    volunteers = [Volunteer(stage.http, stage.api.url, stage.session, tmp_path / f"{name}.key") for name in digests]
+    for volunteer, (name, digest) in zip(volunteers, digests.items(), strict=True):
         await volunteer.join(name)
         await volunteer.end_round(7, digest, loss=2.5, tokens_per_second=1234.0, device="cpu", step=56)
 

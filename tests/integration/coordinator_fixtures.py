@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -21,14 +23,37 @@ from aiohttp.test_utils import TestClient, TestServer
 from coordinator.app import create_app
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.settings import Settings
+from cotrain.identity.account import Account
+from cotrain.identity.ethereum import EthereumSigner, encode_defunct
+from cotrain.membership.bond import make_bond
 from cotrain.paths import SharedPaths
-from cotrain.protocol import StatusMessage
+from cotrain.peer_key import PeerSigner, load_or_create_peer_key
+from cotrain.protocol import Hardware, RegisterRequest, StatusMessage
 from cotrain.status import Record, Status, now, write_status
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 DOUBLE = Path(__file__).with_name("checkpointer_double.py")
 REPOSITORY = Path(__file__).resolve().parents[2]
-PEER_ID = "12D3KooWGRUacYwXCQnm3fTWJaXuXnb1UcSgbBcqCmVQN9jXFu5a"
+PUBLIC_URL = "http://coordinator.test"
+_KEYS = tempfile.TemporaryDirectory(prefix="cotrain-test-peers-")
+
+
+def make_peer(name: str) -> PeerSigner:
+    """A peer with a key of its own."""
+    path = Path(_KEYS.name) / name
+    load_or_create_peer_key(path)
+    return PeerSigner(path)
+
+
+PEER = make_peer("peer")
+PEER_ID = PEER.peer_id
 LIMIT_S = 15.0
+AUTH = "/api/v1/auth"
+WALLET: LocalAccount = EthereumSigner.from_key("0x" + "a1" * 32)
+"""Whose sessions the tests' are."""
+STRANGER: LocalAccount = EthereumSigner.from_key("0x" + "b2" * 32)
 
 Client = TestClient[web.Request, web.Application]
 
@@ -40,7 +65,7 @@ def double_command() -> tuple[str, ...]:
 
 def settings_for(root: Path, **changes: Any) -> Settings:
     settings = Settings(
-        shared=SharedPaths(root), public_url="http://coordinator.test", checkpointer_command=double_command(),
+        shared=SharedPaths(root), public_url=PUBLIC_URL, checkpointer_command=double_command(),
         stop_grace_s=1.0, restart_delay_s=0.05,
     )  # fmt: skip
     return dataclasses.replace(settings, **changes)
@@ -48,11 +73,13 @@ def settings_for(root: Path, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def coordinator_client(settings: Settings) -> AsyncIterator[Client]:
-    """A running coordinator and a client of it."""
+    """A running coordinator and a client of it, signed in with WALLET by a bearer token; it keeps no cookies."""
     # the child finds the packages of this checkout
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    async with TestClient(TestServer(create_app(settings), host="127.0.0.1")) as client:
+    server = TestServer(create_app(settings), host="127.0.0.1")
+    async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
         await until(lambda: services(client).checkpointer.ready is not None)
+        client.session.headers["Authorization"] = bearer(await sign_in(client, WALLET))
         yield client
 
 
@@ -60,6 +87,53 @@ async def coordinator_client(settings: Settings) -> AsyncIterator[Client]:
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     async with coordinator_client(settings_for(tmp_path)) as client:
         yield client
+
+
+def bearer(token: str) -> str:
+    """The value of an `Authorization` header."""
+    return f"Bearer {token}"
+
+
+def signature_of(wallet: LocalAccount, text: str) -> str:
+    """A wallet's personal message signature (EIP-191), 0x-hex."""
+    return str(wallet.sign_message(encode_defunct(text=text)).signature.to_0x_hex())
+
+
+async def ask_challenge(
+    client: Client | aiohttp.ClientSession, address: str = WALLET.address, chain: str = "eip155:1", *, base: str = ""
+) -> dict[str, Any]:
+    """A new challenge for this address."""
+    body = {"address": address, "chain": chain}
+    async with client.post(f"{base}{AUTH}/challenge", json=body) as response:
+        assert response.status == 200, await response.text()
+        return dict(await response.json())
+
+
+async def sign_in(client: Client | aiohttp.ClientSession, wallet: LocalAccount, *, base: str = "") -> str:
+    """A token of this wallet's account; `base` is the coordinator's URL for a session that knows none."""
+    challenge = await ask_challenge(client, wallet.address, base=base)
+    body = {"nonce": challenge["nonce"], "signature": signature_of(wallet, challenge["message"])}
+    async with client.post(f"{base}{AUTH}/login", json=body) as response:
+        assert response.status == 200, await response.text()
+        return str((await response.json())["token"])
+
+
+@contextlib.contextmanager
+def acting_as(client: Client, token: str | None) -> Iterator[Client]:
+    """The client with another token by default, or with none."""
+    headers = client.session.headers
+    own = headers.pop("Authorization")
+    if token is not None:
+        headers["Authorization"] = bearer(token)
+    try:
+        yield client
+    finally:
+        headers["Authorization"] = own
+
+
+def anonymous(client: Client) -> contextlib.AbstractContextManager[Client]:
+    """The client as somebody who has not signed in."""
+    return acting_as(client, None)
 
 
 def services(client: Client) -> Coordinator:
@@ -113,8 +187,33 @@ async def waiting_session(client: Client, name: str = "A Test") -> str:
     return session
 
 
-async def register(client: Client, session: str, peer_id: str = PEER_ID) -> dict[str, Any]:
-    body = {"peerId": peer_id, "name": "volunteer", "hardware": {"device": "cpu", "cpuCount": 2}}
+class TestWallet:
+    """A wallet as the bond wants it."""
+
+    __test__ = False
+
+    def __init__(self, signer: LocalAccount):
+        self._signer = signer
+        self.account = Account.of("eip155:1", signer.address)
+
+    def sign(self, text: str) -> str:
+        return signature_of(self._signer, text)
+
+
+def registration(
+    session: str, *, peer: PeerSigner = PEER, wallet: LocalAccount = WALLET, **bond: Any
+) -> dict[str, Any]:
+    """The body that registers `peer` for `wallet`; `bond`: facts of the statement that are other ones."""
+    facts: dict[str, Any] = {"session": session, "coordinator": PUBLIC_URL, "now": now()} | bond
+    request = RegisterRequest(
+        peer_id=peer.peer_id, bond=make_bond(TestWallet(wallet), peer, **facts), name="volunteer",
+        hardware=Hardware(device="cpu", cpu_count=2),
+    )  # fmt: skip
+    return request.model_dump(mode="json", by_alias=True)
+
+
+async def register(client: Client, session: str, **facts: Any) -> dict[str, Any]:
+    body = registration(session, **facts)
     return await post_json(client, f"/api/v1/sessions/{session}/participants", body, status=201)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,14 +19,27 @@ import psutil
 from aiohttp import WSMsgType, web
 
 from cotrain.config import RunConfig, dump_config
+from cotrain.identity.account import Account
+from cotrain.identity.signature import verify_signature
+from cotrain.identity.text import sign_in_text
+from cotrain.identity.wallet import EthereumWallet
+from cotrain.membership.bond import check_bond, make_bond
+from cotrain.membership.document import MembershipDocument
+from cotrain.membership.issuer import Issuer
+from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.protocol import (
     UPLINK_MESSAGE,
     Ack,
     Asset,
+    ChallengeAnswer,
+    ChallengeRequest,
     Goodbye,
     Hello,
+    LoginAnswer,
+    LoginRequest,
     RegisterAnswer,
     RegisterRequest,
+    RenewAnswer,
     StatusMessage,
     Welcome,
     WishMessage,
@@ -73,6 +88,16 @@ class SmallCoordinator:
         self.lose_acks = 0
         """How many messages are stored, with the socket cut before they are acknowledged."""
         self.requests: list[str] = []
+        self.signed_in: dict[str, Account] = {}
+        """Tokens that act for an account."""
+        self.removed = False
+        """Whether the session's owner has removed the account."""
+        self.certificates_for_s = 3600.0
+        self.renewed = 0
+        self._challenges: dict[str, tuple[Account, str]] = {}
+        self._keys = tempfile.TemporaryDirectory(prefix="cotrain-test-keys-")
+        self._peer = ""
+        self.folder = self._keys.name
         self.ranges: list[str] = []
         self.tokens: list[str] = []
         self.left: list[str] = []
@@ -97,7 +122,11 @@ class SmallCoordinator:
         app.add_routes(
             [
                 web.get(base, self._session),
+                web.post("/api/v1/auth/challenge", self._challenge),
+                web.post("/api/v1/auth/login", self._login),
+                web.post("/api/v1/auth/logout", self._logout),
                 web.post(base + "/participants", self._register),
+                web.post(base + "/participants/{participant}/renew", self._renew),
                 web.delete(base + "/participants/{participant}", self._leave),
                 web.get(base + "/participants/{participant}/stream", self._stream),
                 web.get(base + "/assets/{sha256}", self._asset),
@@ -144,8 +173,53 @@ class SmallCoordinator:
             return problem(404, "not-found", "no such session", hint="ask for its address")
         return web.json_response({"id": SESSION, "status": "training"})
 
+    async def _challenge(self, request: web.Request) -> web.Response:
+        wanted = ChallengeRequest.model_validate(await request.json())
+        account, nonce, issued_at = Account.of(wanted.chain, wanted.address), secrets.token_hex(16), time.time()
+        text = sign_in_text(
+            account, domain=f"127.0.0.1:{self.port}", uri=self.url, nonce=nonce, issued_at=issued_at,
+            expires_at=issued_at + 300,
+        )  # fmt: skip
+        self._challenges[nonce] = (account, text)
+        answer = ChallengeAnswer(nonce=nonce, message=text, expires_at="")
+        return web.json_response(answer.model_dump(by_alias=True))
+
+    async def _login(self, request: web.Request) -> web.Response:
+        answer = LoginRequest.model_validate(await request.json())
+        account, text = self._challenges.pop(answer.nonce)
+        verify_signature(account, text, answer.signature, purpose="sign-in")
+        token = secrets.token_urlsafe(8)
+        self.signed_in[token] = account
+        return web.json_response(
+            LoginAnswer(token=token, account=str(account), expires_at="").model_dump(by_alias=True)
+        )
+
+    async def _logout(self, request: web.Request) -> web.Response:
+        del self.signed_in[_token(request)]
+        return web.Response(status=204)
+
+    async def _renew(self, request: web.Request) -> web.Response:
+        if not self._is_authorized(request):
+            return problem(401, "not-authorized", "unknown token")
+        self.renewed += 1
+        return web.json_response(RenewAnswer(membership=self._membership()).model_dump(by_alias=True))
+
+    def _membership(self) -> MembershipDocument:
+        now = time.time()
+        issuer = Issuer(Path(self._keys.name), now=now)
+        _, credential = issuer.issue(
+            session=SESSION, peer_id=self._peer, account="eip155:1:0x0", role="reduce", now=now,
+            until=now + self.certificates_for_s,
+        )  # fmt: skip
+        return MembershipDocument(credential=credential, issuers=issuer.public_keys(now), coordinator_seen_at=now)
+
     async def _register(self, request: web.Request) -> web.Response:
         self.requests.append("register")
+        account = self.signed_in.get(_token(request))
+        if account is None:
+            return problem(401, "not-authorized", "sign in first")
+        if self.removed:
+            return problem(403, "forbidden", "the session's owner has removed this account")
         if request.match_info["session"] != SESSION:
             return problem(404, "not-found", "no such session", hint="ask for its address")
         if self.preparing:
@@ -153,10 +227,16 @@ class SmallCoordinator:
             return problem(503, "unreachable", "data are being prepared", headers={"Retry-After": "0"})
         peer = RegisterRequest.model_validate(await request.json())
         assert peer.hardware.cpu_count >= 0
+        text = check_bond(
+            peer.bond, account=account, peer_id=peer.peer_id, session=SESSION, coordinator=self.url, now=time.time()
+        )
+        verify_signature(account, text, peer.bond.signature, purpose="statement")
+        self._peer = peer.peer_id
         self.tokens.append(f"token-{len(self.tokens)}")
         answer = RegisterAnswer(
             participant="p1", token=self.tokens[-1], session=SESSION, initial_peers=[],
             config=dump_config(RunConfig(session=SessionSection(id=SESSION))), assets=self.assets,
+            membership=self._membership(),
         )  # fmt: skip
         return web.json_response(answer.model_dump(by_alias=True), status=201)
 
@@ -219,6 +299,21 @@ class SmallCoordinator:
                 return
             ack = Ack(run=message.run, seq=self.acknowledged()[message.run])
             await socket.send_str(ack.model_dump_json(by_alias=True))
+
+
+def _token(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ")
+
+
+def registration(coordinator: str, peer: PeerSigner, wallet: EthereumWallet, session: str = SESSION) -> RegisterRequest:
+    """What a node sends to be let in."""
+    bond = make_bond(wallet, peer, session=session, coordinator=coordinator, now=time.time())
+    return RegisterRequest(peer_id=peer.peer_id, bond=bond)
+
+
+def make_peer(folder: Path) -> PeerSigner:
+    load_or_create_peer_key(folder / "peer.key")
+    return PeerSigner(folder / "peer.key")
 
 
 def problem(

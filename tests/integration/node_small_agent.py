@@ -7,6 +7,7 @@ import sys
 
 from cotrain.display import PlainDisplay
 from cotrain.errors import CotrainError
+from cotrain.identity.wallet import WalletOptions, open_wallet
 from cotrain.paths import SharedPaths, home_dir
 from node.join import JoinOptions, Place, join
 from tests.integration.node_fixtures import worker_argv
@@ -14,7 +15,7 @@ from tests.integration.node_fixtures import worker_argv
 
 def main() -> int:
     url, mode = sys.argv[1:]
-    place = Place(home_dir(), SharedPaths.from_env())
+    place = Place(home_dir(), SharedPaths.from_env(), open_wallet(home_dir(), WalletOptions(), ask=None))
     options = JoinOptions(url=url, threads=1)
     display = PlainDisplay(sys.stdout)
     try:

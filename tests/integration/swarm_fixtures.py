@@ -19,10 +19,12 @@ import psutil
 import torch
 
 from cotrain.config import RunConfig
+from cotrain.membership.document import HeldMembership, MembershipSource
+from cotrain.membership.issuer import Issuer
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.process import bind_future_children
 from cotrain.sections import DilocoSection, DistributedSection, SessionSection, SwarmSection, TrainSection
-from cotrain.swarm.dht import DhtThread
+from cotrain.swarm.dht import UNMET, DhtThread
 from cotrain.swarm.hardening import limit_message_nesting
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
@@ -30,6 +32,7 @@ from cotrain.swarm.peer import SwarmPeer, start_dht
 from cotrain.swarm.state import download_state
 from cotrain.train.diloco import OuterOptimizer, OuterState
 from cotrain.train.synchronizer import LocalWork, RoundNotClosed, StateOutdated
+from tests.membership_fixtures import membership_of
 
 NUMEL = 30_011
 WANTED = 10_000
@@ -81,6 +84,9 @@ class ObserverChild(_Child):
         load_or_create_peer_key(folder / "observer.key")
         self.dht = start_dht(host="127.0.0.1", port=0, initial_peers=[], identity_path=folder / "observer.key")
         self.thread, self.loop = DhtThread(0.1), LoopThread("libp2p")
+        peer_id = self.dht.peer_id.to_base58()
+        self.folder, self.config = folder, config
+        self.held = HeldMembership(membership_of(folder / "keys", config.session.id, peer_id, role="observe"))
         self.observer = SessionObserver(
             config,
             initial_state(),
@@ -88,10 +94,17 @@ class ObserverChild(_Child):
             dht=self.dht,
             dht_thread=self.thread,
             loop=self.loop,
+            membership=self.held,
         )
 
     def identity(self) -> str:
         return str(self.dht.peer_id.to_base58())
+
+    def revoke(self, serials: list[str]) -> None:
+        """The coordinator has revoked these certificates."""
+        issuer, document = Issuer(self.folder / "keys", now=time.time()), self.held.current()
+        lists = [issuer.revoke(self.config.session.id, serials, now=time.time())]
+        self.held.replace(document.model_copy(update={"revocations": lists}))
 
     def ping(self) -> bool:
         """Whether the DHT's process lives and answers."""
@@ -120,18 +133,46 @@ class ObserverChild(_Child):
 class PeerChild(_Child):
     def __init__(self, config: RunConfig, folder: Path, initial_peers: list[str], number: int):
         key = folder / f"peer{number}.key"
-        load_or_create_peer_key(key)
+        peer_id = load_or_create_peer_key(key)
         self.number = number
         self.optimizer = OuterOptimizer.from_config(config, WANTED)
         self.peer = SwarmPeer(
             config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
+            membership=self.membership(folder, config, peer_id),
             host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
         )  # fmt: skip
         self.state = OuterState.initial(torch.zeros(NUMEL))
         self.pseudo_gradient = torch.zeros(NUMEL)
 
+    def membership(self, folder: Path, config: RunConfig, peer_id: str) -> MembershipSource:
+        return HeldMembership(membership_of(folder / "keys", config.session.id, peer_id))
+
     def identity(self) -> str:
         return self.peer.peer_id
+
+    def addresses(self) -> list[str]:
+        return self.peer.addresses
+
+    def seen_at_most(self, peers: int) -> int:
+        """Wait until no more than this many peers are in view."""
+        self.peer._directory.wait_for(lambda view: self.peer.peers <= peers, 20)
+        return self.peer.peers
+
+    def why_refused(self, other: str) -> str:
+        """Wait until this peer has read the other's record and refused it; the reason."""
+        found = self.peer._directory.wait_for(lambda view: view.refused.get(other, UNMET) != UNMET, 20)
+        return self.peer._directory.view.refused[other] if found else "was not refused"
+
+    def serial_of(self, other: str) -> str:
+        certificate = self.peer._directory._gate.member(other)
+        assert certificate is not None
+        return certificate.serial
+
+    def pretend(self, round_: int, digest: str) -> None:
+        """Announce a state that this peer does not hold."""
+        zeros = torch.zeros(NUMEL)
+        self.state = OuterState(zeros, zeros.clone(), round_, 8, 0)
+        self.peer._note_state(self.state, digest)
 
     def join(self) -> tuple[int, str]:
         self.state = self.peer.join(self.state)
@@ -272,6 +313,7 @@ class TestSwarm:
 
     def __init__(self, folder: Path, config: RunConfig):
         self.folder, self.config = folder, config
+        Issuer(folder / "keys", now=time.time())  # one key, before there are several processes
         self.observer = ChildHandle(lambda: ObserverChild(config, folder)).ready()
         self.addresses: list[str] = self.observer.call("addresses")
         self.peers: list[ChildHandle] = []

@@ -22,6 +22,7 @@ from tests.integration.coordinator_fixtures import (
     get_json,
     post_json,
     register,
+    registration,
     services,
     until,
     until_state,
@@ -242,7 +243,7 @@ async def test_pages_and_health(client: Client) -> None:
 
 async def test_registration(client: Client) -> None:
     session = await create_session(client)
-    body = {"peerId": "12D3KooWGRUacYwXCQnm3fTW"}
+    body = registration(session)
     path = f"{SESSIONS}/{session}/participants"
     assert (await post_json(client, path, body, status=409))["state"] == "draft"
     await post_json(client, f"{SESSIONS}/{session}/start")
@@ -269,7 +270,7 @@ async def test_registration_waits_for_the_checkpointer(client: Client) -> None:
     session = await waiting_session(client)
     services(client).checkpointer.ready = None
     path = f"{SESSIONS}/{session}/participants"
-    async with client.post(path, json={"peerId": "12D3KooWGRUacYwXCQnm3fTW"}) as response:
+    async with client.post(path, json=registration(session)) as response:
         assert response.status == 503
         assert response.headers["Retry-After"] == "2"
 

@@ -22,15 +22,19 @@ from coordinator.serve import AddressError, run_server
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
     REPOSITORY,
+    WALLET,
     Client,
+    bearer,
     client,
     commands,
     coordinator_client,
     double_command,
     post_json,
     register,
+    registration,
     services,
     settings_for,
+    sign_in,
     status_message,
     until,
     until_state,
@@ -114,11 +118,12 @@ async def wait_for_status(http: aiohttp.ClientSession, url: str, session: str, w
 async def test_a_killed_coordinator_keeps_what_it_acknowledged_and_follows_again(tmp_path: Path) -> None:
     with serving(tmp_path) as (process, url):
         async with aiohttp.ClientSession() as http:
+            http.headers["Authorization"] = bearer(await sign_in(http, WALLET, base=url))
             async with http.post(f"{url}{SESSIONS}", json={"name": "x"}) as response:
                 session = (await response.json())["id"]
             await (await http.post(f"{url}{SESSIONS}/{session}/start")).read()
             await wait_for_status(http, url, session, "waiting")
-            body = {"peerId": "12D3KooWGRUacYwXCQnm3fTWJaXuXnb1UcSgbBcqCmVQN9jXFu5a"}
+            body = registration(session, coordinator=url)
             async with http.post(f"{url}{SESSIONS}/{session}/participants", json=body) as response:
                 answer = await response.json()
         orphan = psutil.Process(double_pid(tmp_path))

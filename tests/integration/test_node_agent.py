@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from cotrain.membership.document import certificate_of, read_membership
 from cotrain.protocol import Goodbye, StatusMessage
 from tests.integration.node_fixtures import (
     SESSION,
@@ -211,3 +212,43 @@ async def test_wrong_session_is_a_clear_error(tmp_path: Path) -> None:
         assert await agent.wait() == 66
         assert b"error: no such session" in agent.output
         assert b"Traceback" not in agent.output
+
+
+async def test_the_agent_signs_in_binds_its_peer_to_its_wallet_and_leaves_no_sign_in_behind(tmp_path: Path) -> None:
+    async with (
+        running_coordinator() as coordinator,
+        AgentProcess(tmp_path, coordinator.session_url, "complete") as agent,
+    ):
+        assert await agent.wait() == 0
+        assert coordinator.signed_in == {}
+        (run_dir,) = agent.run_dirs
+        certificate = certificate_of(read_membership(run_dir / "membership.json"))
+        assert certificate.peer_id == run_dir.name
+        for name in ("wallet.json", "wallet.password", "peer.key"):
+            assert (agent.home / name).stat().st_mode & 0o077 == 0
+        address = json.loads((agent.home / "wallet.json").read_text())["address"]
+        assert address.removeprefix("0x").lower() in agent.output.decode().lower()
+
+
+async def test_a_removed_agent_ends_with_the_reason(tmp_path: Path) -> None:
+    async with (
+        running_coordinator() as coordinator,
+        AgentProcess(tmp_path, coordinator.session_url, "run") as agent,
+    ):
+        await until(lambda: coordinator.is_connected and agent.worker_pid() is not None, what="training")
+        coordinator.removed = True
+        coordinator.tokens.append("another")  # the agent's own is known no more
+        for socket in list(coordinator._sockets):
+            await socket.close()
+        assert await agent.wait() == 77
+        assert b"the session's owner has removed this account" in agent.output
+        assert agent.worker_pid() is None
+
+
+async def test_a_coordinator_that_wants_another_sites_text_signed_gets_nothing(tmp_path: Path) -> None:
+    async with running_coordinator() as coordinator:
+        url = coordinator.session_url.replace("127.0.0.1", "localhost")  # the challenge is for 127.0.0.1
+        async with AgentProcess(tmp_path, url, "complete") as agent:
+            assert await agent.wait() == 77
+            assert b"nothing else is signed for you" in agent.output
+            assert coordinator.signed_in == {}

@@ -28,7 +28,8 @@ def make_supervisor(folder: Path, mode: str, *, backoff: Backoff = QUICK) -> Sup
         (folder / name).touch()
     job = Job(
         session=SESSION, peer_id=PEER, identity_path=folder / "peer.key", config_path=folder / "session.toml",
-        shared=folder, run_dir=folder, initial_peers=[], dataset_path=folder / "train.safetensors",
+        shared=folder, membership_path=folder / "membership.json", run_dir=folder,
+        initial_peers=[], dataset_path=folder / "train.safetensors",
     )  # fmt: skip
     write_job(folder / "job.json", job)
     return Supervisor(worker_argv(mode, folder / "job.json"), folder, threads=1, backoff=backoff)

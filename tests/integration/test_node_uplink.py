@@ -7,21 +7,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from cotrain.protocol import RegisterRequest, StatusMessage
+from cotrain.identity.wallet import EthereumWallet
+from cotrain.protocol import StatusMessage
 from cotrain.status import WishName
 from node.backoff import Backoff
 from node.client import CoordinatorClient
 from node.spool_file import SpoolFile
 from node.uplink import Uplink
 from tests.integration.node_fixtures import (
-    PEER,
     SESSION,
     SmallCoordinator,
+    make_peer,
     make_status,
+    registration,
     running_coordinator,
     until,
 )
 
+WALLET = EthereumWallet(b"\x11" * 32)
 QUICK = Backoff(first_s=0.02, most_s=0.05)
 
 
@@ -31,10 +34,12 @@ async def running_uplink(
 ) -> AsyncIterator[Uplink]:
     """An uplink that has registered; ended on leaving."""
     taken: list[WishName] = [] if wishes is None else wishes
+    peer = make_peer(Path(coordinator.folder))
     async with CoordinatorClient(coordinator.url) as client:
 
         async def register() -> tuple[str, str]:
-            answer = await client.register(SESSION, RegisterRequest(peer_id=PEER))
+            request = registration(coordinator.url, peer, WALLET)
+            answer = await client.register(SESSION, request, await client.sign_in(WALLET))
             return answer.participant, answer.token
 
         uplink = Uplink(

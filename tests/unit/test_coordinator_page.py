@@ -34,3 +34,10 @@ def test_the_page_has_neither_inline_scripts_nor_inline_styles() -> None:
     page = (STATIC / "index.html").read_text()
     assert re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL) == [""]
     assert not re.search(r"<style|\sstyle=|\son\w+=", page)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_touches_the_token(script: object) -> None:
+    """It is in a cookie for the coordinator alone: what a script can read, another script can steal."""
+    text = (STATIC / str(script)).read_text()
+    assert not re.search(r"document\.cookie|\btoken\s*[}=:]|\.token\b|sessionStorage|indexedDB", text)

@@ -271,7 +271,7 @@ def test_second_agent_is_refused_and_a_dead_ones_place_taken(tmp_path: Path) -> 
 def test_job_round_trip_and_clear_errors(tmp_path: Path) -> None:
     job = Job(
         session="s", peer_id="p", identity_path=tmp_path, config_path=tmp_path, shared=tmp_path,
-        run_dir=tmp_path, initial_peers=["/ip4/127.0.0.1/tcp/1"], dataset_path=tmp_path,
+        membership_path=tmp_path, run_dir=tmp_path, initial_peers=["/ip4/127.0.0.1/tcp/1"], dataset_path=tmp_path,
     )  # fmt: skip
     path = tmp_path / "job.json"
     write_job(path, job)

@@ -12,7 +12,7 @@ from hivemind.p2p import PeerID
 from hivemind.proto import crypto_pb2
 
 from cotrain.errors import ConfigError
-from cotrain.peer_key import load_or_create_peer_key, peer_id_of
+from cotrain.peer_key import PeerSigner, load_or_create_peer_key, peer_id_of, signed_by_peer
 
 
 def test_a_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
@@ -61,3 +61,26 @@ def test_processes_that_make_it_at_once_get_the_same(tmp_path: Path) -> None:
     ids = {process.communicate(timeout=60)[0] for process in started}
     assert ids == {load_or_create_peer_key(tmp_path / "peer.key") + "\n"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["peer.key"]
+
+
+def test_a_peer_signs_for_one_purpose_and_only_its_own_id_verifies_it(tmp_path: Path) -> None:
+    names = ("mine", "theirs")
+    mine, theirs = (load_or_create_peer_key(tmp_path / name) for name in names)
+    signer = PeerSigner(tmp_path / "mine")
+    assert signer.peer_id == mine
+    signature = signer.sign("bond", b"content")
+    assert signed_by_peer(mine, "bond", b"content", signature)
+    for peer, purpose, content in (
+        (theirs, "bond", b"content"),
+        (mine, "record", b"content"),
+        (mine, "bond", b"other"),
+    ):
+        assert not signed_by_peer(peer, purpose, content, signature)
+    assert not signed_by_peer(mine, "bond", b"content", signature[:-1])
+
+
+@pytest.mark.parametrize("peer_id", ["", "nobody", "0OIl", peer_id_of(bytes(32)), peer_id_of(b"\x01" + bytes(31))])
+def test_an_id_without_a_key_that_binds_has_signed_nothing(peer_id: str) -> None:
+    """A key of small order has signatures that nobody made: of zeros, for any content."""
+    forged = b"\x01" + bytes(63)
+    assert not signed_by_peer(peer_id, "bond", b"content", forged)

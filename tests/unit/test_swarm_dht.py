@@ -52,7 +52,9 @@ def changed(**fields: Any) -> str:
     ],
 )
 def test_a_bad_record_is_refused_and_harms_no_other(entry: Any, reason: str) -> None:
-    view = parse_records({"bad": entry, "good": stored(GOOD.model_dump_json()), "me": stored("{}")}, "me", NOW)
+    view = parse_records(
+        {"bad": entry, "good": stored(GOOD.model_dump_json()), "me": stored("{}")}, "me", NOW, lambda peer: "train"
+    )
     assert view.peers == {"good": GOOD}
     assert view.refused.keys() == {"bad"}
     assert view.refused["bad"].startswith(reason)
@@ -61,13 +63,13 @@ def test_a_bad_record_is_refused_and_harms_no_other(entry: Any, reason: str) -> 
 
 @pytest.mark.parametrize("found", [None, 3, "text", [], b"", {}])
 def test_what_is_no_dictionary_holds_nobody(found: Any) -> None:
-    view = parse_records(found, "me", NOW)
+    view = parse_records(found, "me", NOW, lambda peer: "train")
     assert view.peers == {}
     assert view.refused == {}
 
 
 def test_a_subkey_of_any_type_and_length_is_only_a_name() -> None:
-    view = parse_records({7: stored(GOOD.model_dump_json()), "x" * 9999: stored(0)}, "me", NOW)
+    view = parse_records({7: stored(GOOD.model_dump_json()), "x" * 9999: stored(0)}, "me", NOW, lambda peer: "train")
     assert view.peers == {"7": GOOD}
     assert list(view.refused) == ["x" * 128]
 
@@ -81,7 +83,7 @@ anything = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(list(PeerRecord.model_fields)), anything, max_size=4), st.floats())
 def test_nothing_that_a_stranger_stores_raises(fields: dict[str, Any], expires_in_s: float) -> None:
-    view = parse_records({"p": stored(changed(**fields), expires_in_s)}, "me", NOW)
+    view = parse_records({"p": stored(changed(**fields), expires_in_s)}, "me", NOW, lambda peer: "train")
     assert len(view.peers) + len(view.refused) == 1
     for record in view.peers.values():
         assert math.isfinite(record.sent_at)

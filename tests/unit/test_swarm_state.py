@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -23,6 +25,7 @@ from cotrain.swarm.state import (
     download_state,
 )
 from cotrain.train.diloco import OuterState
+from tests.membership_fixtures import gate_and_caller
 
 if TYPE_CHECKING:
     from hivemind.p2p import P2P
@@ -123,46 +126,56 @@ def test_any_sequence_of_outer_steps_serves_its_last_two_states(in_place: list[b
 
 
 # ---------------------------------------------------------------------------------------------- the service
-async def answers(service: StateService, request: StateRequest, most: int = 100) -> list[bytes]:
+class Donor:
+    """A service that one peer is let in to, and calls of that peer."""
+
+    def __init__(self, folder: Path, shared: SharedState):
+        gate, self._caller = gate_and_caller(folder)
+        self._service = StateService(shared, gate)
+
+    def call(self, request: bytes = b"{}") -> AsyncGenerator[BytesValue, None]:
+        stream = self._service.rpc_fetch_state(BytesValue(value=request), self._caller)
+        return cast("AsyncGenerator[BytesValue, None]", stream)
+
+
+async def answers(donor: Donor, request: StateRequest, most: int = 100) -> list[bytes]:
     messages = []
-    async for message in service.rpc_fetch_state(BytesValue(value=request.model_dump_json().encode()), None):
+    async for message in donor.call(request.model_dump_json().encode()):
         messages.append(message.value)
         if len(messages) == most:
             break
     return messages
 
 
-async def test_a_download_starts_with_its_header_and_goes_on_from_an_offset() -> None:
+async def test_a_download_starts_with_its_header_and_goes_on_from_an_offset(tmp_path: Path) -> None:
     shared = SharedState(NUMEL)
     publish(shared, 3)
-    header, *chunks = await answers(StateService(shared), StateRequest())
+    donor = Donor(tmp_path, shared)
+    header, *chunks = await answers(donor, StateRequest())
     assert StateHeader.model_validate_json(header).round == 3
     whole = b"".join(chunks)
     assert whole == served_bytes(shared)
-    _, *rest = await answers(StateService(shared), StateRequest(round=3, offset=1000))
+    _, *rest = await answers(donor, StateRequest(round=3, offset=1000))
     assert b"".join(rest) == whole[1000:]
-    assert await answers(StateService(shared), StateRequest(round=4)) == [b""]
+    assert await answers(donor, StateRequest(round=4)) == [b""]
 
 
-async def test_a_donor_serves_only_so_many_at_a_time() -> None:
+async def test_a_donor_serves_only_so_many_at_a_time(tmp_path: Path) -> None:
     shared = SharedState(NUMEL)
     publish(shared, 0)
-    service = StateService(shared)
-    running = [
-        service.rpc_fetch_state(BytesValue(value=StateRequest().model_dump_json().encode()), None)
-        for _ in range(MOST_DOWNLOADS)
-    ]
+    donor = Donor(tmp_path, shared)
+    running = [donor.call() for _ in range(MOST_DOWNLOADS)]
     for stream in running:
         assert (await anext(stream)).value
-    assert await answers(service, StateRequest()) == [b""]
-    await running[0].aclose()  # type: ignore[attr-defined]
-    assert len(await answers(service, StateRequest())) == 3
+    assert await answers(donor, StateRequest()) == [b""]
+    await running[0].aclose()
+    assert len(await answers(donor, StateRequest())) == 3
 
 
-async def test_a_state_overwritten_while_it_is_served_ends_the_stream_early() -> None:
+async def test_a_state_overwritten_while_it_is_served_ends_the_stream_early(tmp_path: Path) -> None:
     shared = SharedState(NUMEL)
     publish(shared, 0)
-    stream = StateService(shared).rpc_fetch_state(BytesValue(value=b"{}"), None)
+    stream = Donor(tmp_path, shared).call()
     assert (await anext(stream)).value
     publish(shared, 1)
     publish(shared, 2)
@@ -170,8 +183,8 @@ async def test_a_state_overwritten_while_it_is_served_ends_the_stream_early() ->
 
 
 @pytest.mark.parametrize("request_", [b"", b"[]", b'{"offset": -1}', b'{"round": "1"}', b'{"path": "/etc"}', b"\xff"])
-async def test_a_malformed_request_is_refused(request_: bytes) -> None:
-    stream = StateService(SharedState(NUMEL)).rpc_fetch_state(BytesValue(value=request_), None)
+async def test_a_malformed_request_is_refused(request_: bytes, tmp_path: Path) -> None:
+    stream = Donor(tmp_path, SharedState(NUMEL)).call(request_)
     with pytest.raises(ValidationError):
         await anext(stream)
 

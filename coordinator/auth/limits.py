@@ -1,0 +1,110 @@
+"""How often somebody may do something. In memory: a restart forgets what was counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from coordinator.auth.addresses import block_key, client_key
+from coordinator.config import LimitsSection
+from coordinator.problem import RETRY_AFTER
+from cotrain.errors import RateLimitedError
+
+Clock = Callable[[], float]
+
+_MOST_KEYS = 20_000
+_MINUTE_S = 60.0
+_HOUR_S = 3600.0
+_FULL_RETRY_S = 60.0
+
+
+class SlidingWindow:
+    """At most `most` events of a key in any `period_s` seconds.
+
+    Args:
+        most_keys: how many keys are remembered; the one that was silent for longest is forgotten first.
+        clock: seconds that only rise.
+    """
+
+    def __init__(self, most: int, period_s: float, *, most_keys: int = _MOST_KEYS, clock: Clock = time.monotonic):
+        self._most = most
+        self._period_s = period_s
+        self._most_keys = most_keys
+        self._clock = clock
+        self._events: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._events)
+
+    def take(self, key: str) -> float:
+        """Count an event: 0.0 if it is allowed, else the seconds until one will be, and it is not counted."""
+        clock = self._clock()
+        events = self._events.setdefault(key, deque(maxlen=self._most))
+        self._events.move_to_end(key)
+        wait_s = events[0] + self._period_s - clock if len(events) == self._most else 0.0
+        if wait_s > 0.0:
+            return wait_s
+        events.append(clock)
+        self._forget(clock)
+        return 0.0
+
+    def _forget(self, clock: float) -> None:
+        """Drop keys whose events are all past, and the oldest ones of too many; the newest one stays."""
+        while len(self._events) > self._most_keys or self._newest_of_oldest() + self._period_s <= clock:
+            self._events.popitem(last=False)
+
+    def _newest_of_oldest(self) -> float:
+        return next(iter(self._events.values()))[-1]
+
+
+class Limits:
+    """The limits of one coordinator. Each method raises RateLimitedError, which says when to come back.
+
+    Args:
+        enforced: False where only this machine can reach the coordinator; then nothing is counted.
+        clock: seconds that only rise.
+    """
+
+    def __init__(self, settings: LimitsSection, *, enforced: bool, clock: Clock = time.monotonic):
+        self._settings = settings
+        self._enforced = enforced
+        self._challenges = SlidingWindow(settings.challenges_per_minute, _MINUTE_S, clock=clock)
+        self._accounts = SlidingWindow(settings.new_accounts_per_hour, _HOUR_S, clock=clock)
+        self._writes = SlidingWindow(settings.writes_per_minute, _MINUTE_S, clock=clock)
+
+    def challenge(self, address: str) -> None:
+        """A challenge is asked for from this client address."""
+        self._count(self._challenges, client_key(address), "challenges from this address")
+
+    def new_account(self, address: str) -> None:
+        """A wallet that has never been here signs in from this client address."""
+        self._count(self._accounts, block_key(address), "new accounts from this part of the network")
+
+    def write(self, account: str) -> None:
+        """This account asks for a change."""
+        self._count(self._writes, account, "changes by this account")
+
+    def open_session(self, already_open: int) -> None:
+        """An account that has `already_open` sessions which have not ended asks for one more."""
+        if self._enforced and already_open >= self._settings.open_sessions_per_account:
+            raise _too_many("open sessions of this account", _FULL_RETRY_S, hint="stop, cancel or delete one first")
+
+    def participants(self, already_here: int) -> None:
+        """An account that has `already_here` peers in a session registers one more."""
+        if self._enforced and already_here >= self._settings.participants_per_account:
+            raise _too_many("peers of this account in this session", _FULL_RETRY_S, hint="remove or reuse one first")
+
+    def _count(self, window: SlidingWindow, key: str, what: str) -> None:
+        wait_s = window.take(key) if self._enforced else 0.0
+        if wait_s > 0.0:
+            raise _too_many(what, wait_s)
+
+
+def _too_many(what: str, wait_s: float, *, hint: str = "") -> RateLimitedError:
+    seconds = math.ceil(wait_s)
+    return RateLimitedError(
+        f"too many {what}", hint=hint or f"try again in {seconds} s", details={RETRY_AFTER: seconds}
+    )

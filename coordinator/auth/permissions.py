@@ -1,0 +1,86 @@
+"""Who may do what: one table, and the questions that are put to it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from cotrain.errors import ForbiddenError, NotAuthorizedError
+
+Role = Literal["visitor", "account", "participant", "owner", "operator"]
+Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove"]
+
+ROLES: tuple[Role, ...] = get_args(Role)
+ACTS: tuple[Act, ...] = get_args(Act)
+
+PERMISSIONS: Mapping[Act, frozenset[Role]] = {
+    "read": frozenset({"visitor"}),
+    "open": frozenset({"account"}),
+    "steer": frozenset({"owner", "operator"}),
+    "delete": frozenset({"owner", "operator"}),
+    "register": frozenset({"account"}),
+    "leave": frozenset({"participant"}),
+    "remove": frozenset({"owner", "operator"}),
+}
+"""Each act with the roles that may do it. Steering is start, pause, resume, stop and cancel; `register`, `leave` and
+`remove` are of participants. A participant's own token stands for the role of that participant and for no other."""
+
+_WORDS: Mapping[Act, str] = {
+    "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
+    "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
+}  # fmt: skip
+_WHO: Mapping[Role, str] = {
+    "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",
+    "owner": "the session's owner", "operator": "an operator of this coordinator",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent a request."""
+
+    account: str | None = None
+    """CAIP-10; None for a visitor."""
+    operator: bool = False
+    expires_at: float = 0.0
+    """When the sign-in ends, in Unix seconds."""
+
+
+VISITOR = Caller()
+
+
+def roles_of(caller: Caller, *, owner: str = "", participant: str = "") -> frozenset[Role]:
+    """All roles of a caller towards a thing.
+
+    Args:
+        owner: account of the session's owner; empty for a session from before there were owners.
+        participant: account of the participant that it is about; empty if it is about none.
+    """
+    roles: set[Role] = {"visitor"}
+    if caller.account:
+        roles.add("account")
+        if caller.account == owner:
+            roles.add("owner")
+        if caller.account == participant:
+            roles.add("participant")
+        if caller.operator:
+            roles.add("operator")
+    return frozenset(roles)
+
+
+def may(act: Act, caller: Caller, *, owner: str = "", participant: str = "") -> bool:
+    """Whether the caller may do this."""
+    return not PERMISSIONS[act].isdisjoint(roles_of(caller, owner=owner, participant=participant))
+
+
+def require(act: Act, caller: Caller, *, owner: str = "", participant: str = "") -> None:
+    """Raises NotAuthorizedError for a visitor who may not do this, ForbiddenError for an account; both say who may."""
+    if may(act, caller, owner=owner, participant=participant):
+        return
+    allowed = [role for role in ROLES if role in PERMISSIONS[act]]
+    who = " or ".join(_WHO[role] for role in allowed)
+    message, details = f"only {who} may {_WORDS[act]}", {"allowed": allowed}
+    if caller.account is None:
+        raise NotAuthorizedError(message, field="Authorization", hint="sign in with your wallet", details=details)
+    raise ForbiddenError(message, hint="sign in with another wallet", details=details)

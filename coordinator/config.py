@@ -1,0 +1,110 @@
+"""The coordinator's own TOML file (`cotrain coordinator serve --config FILE`): who may sign in, limits, the proxy."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationError
+
+from cotrain.config import MAX_CONFIG_BYTES, explain_problem
+from cotrain.errors import ConfigError, InvalidRequestError
+from cotrain.identity.account import Account
+from cotrain.sections import Section
+
+
+def _normal_account(name: str) -> str:
+    try:
+        return str(Account.parse(name))
+    except InvalidRequestError as error:
+        raise ValueError(f"is no account such as eip155:1:0x…; {error}") from error
+
+
+Chain = Annotated[str, Field(pattern=r"^(eip155|aptos):[1-9][0-9]{0,17}$")]
+EthereumChain = Annotated[str, Field(pattern=r"^eip155:[1-9][0-9]{0,17}$")]
+RpcUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)]
+AccountName = Annotated[str, Field(max_length=128), AfterValidator(_normal_account)]
+Count = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class SignInSection(Section):
+    """Who may sign in, and for how long."""
+
+    chains: Annotated[tuple[Chain, ...], Field(min_length=1)] = ("eip155:1", "aptos:1")
+    """CAIP-2 chains whose wallets are let in."""
+    operators: tuple[AccountName, ...] = ()
+    """Accounts (CAIP-10) that may steer and delete every session."""
+    rpc_urls: Annotated[dict[EthereumChain, RpcUrl], Field(repr=False)] = {}  # noqa: RUF012 - the model is frozen
+    """JSON-RPC URL of a node, by chain: with one, contract wallets of the chain can sign in (EIP-1271)."""
+    challenge_lifetime_s: Annotated[float, Field(ge=10, le=3600)] = 300.0
+    """How long a text can be signed."""
+    token_lifetime_s: Annotated[float, Field(ge=60, le=90 * 86400)] = 7 * 86400.0
+    """How long a sign-in lasts."""
+
+
+class LimitsSection(Section):
+    """How often somebody may do something."""
+
+    challenges_per_minute: Count = 10
+    """For each client address: an IPv4 address, or the /64 of an IPv6 address."""
+    new_accounts_per_hour: Count = 30
+    """For each address block: the /24 of an IPv4 address, the /48 of an IPv6 address."""
+    writes_per_minute: Count = 60
+    """Changes by one account."""
+    open_sessions_per_account: Count = 16
+    """Sessions of one account that have not ended."""
+    participants_per_account: Count = 32
+    """Peers of one account in one session."""
+    on_loopback: bool = False
+    """Whether the limits hold where only this machine can reach the coordinator, too."""
+
+
+class ServerSection(Section):
+    """What stands between the coordinator and those who call it."""
+
+    behind_proxy: bool = False
+    """Whether a reverse proxy on this machine stands in front: then `X-Forwarded-For` ends with who called it."""
+
+
+class CoordinatorConfig(Section):
+    """The whole file; every key has a default."""
+
+    sign_in: SignInSection = SignInSection()
+    limits: LimitsSection = LimitsSection()
+    server: ServerSection = ServerSection()
+
+
+def load_coordinator_config(path: Path) -> CoordinatorConfig:
+    """Read and check a file. Raises ConfigError that names the file, the key and the way out."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", field=str(path)) from error
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(
+            f"the file has more than {MAX_CONFIG_BYTES} bytes", field=str(path),
+            hint="a config is small: is this the right file?",
+        )  # fmt: skip
+    try:
+        return CoordinatorConfig.model_validate(tomllib.loads(content.decode()))
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", field=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"is not valid TOML: {error}", field=str(path)) from error
+    except RecursionError:
+        raise ConfigError("is nested too deeply", field=str(path), hint="it has tables of plain values") from None
+    except ValidationError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: ValidationError, path: Path) -> ConfigError:
+    """The first problem as the error itself, all of them in its details; never the values, which may hold a key."""
+    found = error.errors(include_url=False, include_input=False)
+    problems = [explain_problem(dict(item), CoordinatorConfig) for item in found]
+    first = problems[0]
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ConfigError(
+        first["message"] + more, field=f"{path}: {first['field']}", hint=first["hint"], details={"problems": problems}
+    )

@@ -1,0 +1,104 @@
+// Who is signed in, and what they may do. The token is in a cookie that no script can read; the coordinator is asked.
+import { AwayError, getJson, postJson } from "/static/live.js";
+
+const CHECK_MS = 60 * 1000;
+const RETRY_MS = 10 * CHECK_MS;
+const RENEW_AT = "cotrain.renewAt";
+
+let me; // undefined: not known yet; null: nobody
+
+/** Gets a "change" event when somebody else is signed in than before. */
+export const identityChanges = new EventTarget();
+const otherTabs = new BroadcastChannel("cotrain.identity");
+
+/** Who is signed in: {account, operator, expiresAt}; null if nobody is, or if it is not known. */
+export const signedIn = () => me ?? null;
+
+/** Whether the one who is signed in may start, pause, resume, stop and cancel a session. */
+export function maySteer({ owner }) {
+  return signedIn() !== null && (me.operator || me.account === owner);
+}
+
+function set(identity) {
+  const before = me;
+  me = identity;
+  const isSame = before?.account === me?.account && before?.operator === me?.operator;
+  if (!isSame || before === undefined) identityChanges.dispatchEvent(new Event("change"));
+}
+
+/** Ask the coordinator who is signed in. Raises AwayError if it does not answer; all stays as it is then. */
+export async function loadIdentity() {
+  try {
+    set(await getJson("/api/v1/auth/me"));
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    set(null);
+  }
+}
+
+/** Note when the token that the cookie now holds is to be replaced: when half its life is over. */
+function noteRenewal({ expiresAt }) {
+  const life = Date.parse(expiresAt) - Date.now();
+  localStorage.setItem(RENEW_AT, String(Date.now() + Math.max(life / 2, RETRY_MS)));
+}
+
+/** A text for an account to sign: {nonce, message}. */
+export const askChallenge = (address, chain) => postJson("/api/v1/auth/challenge", { address, chain });
+
+/** Sign in with the signature of a challenge. Raises an Error that says why not. */
+export async function signIn(nonce, signature) {
+  noteRenewal(await postJson("/api/v1/auth/login", { nonce, signature }));
+  await loadIdentity();
+  if (signedIn() === null) {
+    throw new Error("This browser keeps no cookie of this page, and signing in needs one. Allow it and try again.");
+  }
+  otherTabs.postMessage("changed");
+}
+
+/** Sign out: the token is dead then, not only forgotten. */
+export async function signOut() {
+  try {
+    await postJson("/api/v1/auth/logout");
+  } catch (error) {
+    if (error.status !== 401) throw error; // it had ended before
+  }
+  localStorage.removeItem(RENEW_AT);
+  await loadIdentity();
+  otherTabs.postMessage("changed");
+}
+
+async function renew() {
+  // other tabs look at this, too: it keeps them from renewing the same token meanwhile
+  localStorage.setItem(RENEW_AT, String(Date.now() + RETRY_MS));
+  try {
+    noteRenewal(await postJson("/api/v1/auth/rotate"));
+  } catch (error) {
+    if (error.status !== 401) throw error;
+    await loadIdentity();
+  }
+}
+
+/** Find out what a coordinator that was away could not say, and replace the token in time. */
+async function check() {
+  if (me === undefined) await loadIdentity();
+  if (!me) return;
+  const renewAt = localStorage.getItem(RENEW_AT);
+  if (renewAt === null) noteRenewal(me);
+  else if (Date.now() > Number(renewAt)) await renew();
+}
+
+/** A coordinator that is away or refuses changes nothing here: the next check tries again. */
+async function later(work) {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof AwayError) && error.status === undefined) throw error;
+  }
+}
+
+/** Find out who is signed in, and stay signed in for as long as the page is open. */
+export function watchIdentity() {
+  otherTabs.onmessage = () => later(loadIdentity);
+  setInterval(() => later(check), CHECK_MS);
+  return later(check);
+}

@@ -1,0 +1,91 @@
+"""What the tests of the web page start from: a browser, a coordinator, a session with its owner, an empty tab."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.e2e.page_fixtures import Api, DevTools, Page, browser, coordinator_process, new_page
+from tests.e2e.wallet_fixtures import KeyWallet, sign_in
+
+NAME = "<img src=x onerror=alert(1)> tales"
+SMALL: dict[str, Any] = {
+    "name": NAME, "description": "What our grandparents told.",
+    "training": {"batchSize": 8, "gradientAccumulationSteps": 1, "maxSteps": 80, "learningRate": 0.002},
+    "distributed": {"nodes": 1}, "diloco": {"innerSteps": 8}, "data": {"seqLength": 64},
+    "monitoring": {"evaluationBatches": 2},
+}  # fmt: skip
+COOKIE = "cotrain"
+
+
+@dataclass
+class Stage:
+    """A coordinator with a session in state draft, its owner, and an empty tab."""
+
+    http: aiohttp.ClientSession
+    owner: KeyWallet
+    api: Api
+    """As the owner."""
+    page: Page
+    session: str
+
+    @property
+    def session_url(self) -> str:
+        return f"{self.api.url}/s/{self.session}"
+
+    async def open_session(self) -> None:
+        await self.page.open(self.session_url)
+        await self.page.until_text("#name", NAME)
+
+    async def open_session_as_owner(self) -> None:
+        token = await sign_in(self.http, self.api.url, self.owner)
+        await self.page.call(
+            "Network.setCookie", name=COOKIE, value=token, url=self.api.url, httpOnly=True, sameSite="Strict"
+        )
+        await self.open_session()
+        await self.page.until_text("#account", self.owner.short)
+
+    async def status(self) -> str:
+        return str((await self.api.get(f"/sessions/{self.session}"))["status"])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def tools(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevTools]:
+    """One browser for all tests; each has a tab of its own."""
+    async with browser(tmp_path_factory.mktemp("profile")) as tools:
+        yield tools
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """One coordinator for all tests that do not end it; each has a session of its own."""
+    async with coordinator_process(tmp_path_factory.mktemp("coordinator") / "shared") as url:
+        yield url
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(tools: DevTools) -> AsyncIterator[Page]:
+    page = await new_page(tools)
+    yield page
+    await page.close()
+
+
+@asynccontextmanager
+async def staged(url: str, page: Page) -> AsyncIterator[Stage]:
+    async with aiohttp.ClientSession() as http:
+        owner = KeyWallet()
+        api = Api(http, url, await sign_in(http, url, owner))
+        created = await api.post("/sessions", SMALL)
+        yield Stage(http, owner, api, page, created["id"])
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(url: str, page: Page) -> AsyncIterator[Stage]:
+    async with staged(url, page) as stage:
+        yield stage
