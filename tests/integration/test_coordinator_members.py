@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from coordinator.config import CoordinatorConfig, LimitsSection
@@ -28,10 +29,12 @@ from tests.integration.coordinator_fixtures import (
     get_json,
     make_peer,
     post_json,
+    receive,
     register,
     registration,
     settings_for,
     sign_in,
+    status_message,
     until,
     uplink,
     waiting_session,
@@ -241,6 +244,28 @@ async def test_a_participant_leaves_by_its_token_or_its_wallet_and_may_come_back
         assert await delete(client, participants(session, theirs["participant"])) == 204
         await register(client, session, peer=make_peer("theirs"), wallet=STRANGER)
     assert await delete(client, participants(session, "p-unknown")) == 404
+
+
+async def test_a_participant_cannot_act_as_another(client: Client) -> None:
+    """Its own token opens neither the other's uplink nor its certificate, lets it not leave, and speaks not for it."""
+    session = await waiting_session(client)
+    mine = await register(client, session, peer=make_peer("mine"))
+    victim = await register(client, session)
+    headers = {"Authorization": bearer(mine["token"])}
+    path = participants(session, victim["participant"])
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await client.ws_connect(f"{path}/stream", headers=headers)
+    assert refusal.value.status == 401
+    async with client.post(f"{path}/renew", headers=headers) as response:
+        assert response.status == 401
+    assert await delete(client, path, mine["token"]) == 401
+    async with uplink(client, mine) as socket:
+        await welcomed(socket)
+        await socket.send_str(status_message(session, 1))  # of the victim's peer
+        assert "peer" in (await receive(socket, "error"))["message"]
+    listed = {row["id"]: row for row in (await get_json(client, participants(session)))["items"]}
+    assert listed[victim["participant"]]["status"] is None
+    assert listed[victim["participant"]]["state"] == "offline"
 
 
 async def test_the_checkpointer_gets_a_certificate_that_only_observes(client: Client, tmp_path: Path) -> None:

@@ -171,3 +171,19 @@ def test_every_error_line_that_the_readme_explains_can_be_given() -> None:
     for cell in cells:
         pieces = [re.escape(piece.strip()) for piece in cell.strip("`").split("…")]
         assert re.search(r"\s?(?:\{[^\"\n]*?\}|\$\w+)?\s?".join(pieces), code), f"no error says {cell}"
+
+
+def test_every_attack_that_the_identity_page_lists_has_its_test() -> None:
+    named = []
+    for line in (ROOT / "docs" / "identity.md").read_text(encoding="utf-8").splitlines():
+        path = ""
+        for reference in re.findall(r"`((?:tests/[\w/]+\.py)?(?:::\w+)?)`", line):
+            if not reference:
+                continue
+            file, _, name = reference.partition("::")
+            path = file or path
+            named.append((path, name))
+    assert len(named) > 30
+    missing = [f"{path}::{name}" for path, name in named if name and f"def {name}(" not in (ROOT / path).read_text()]
+    assert missing == []
+    assert [path for path, _ in named if not (ROOT / path).is_file()] == []
