@@ -30,7 +30,10 @@ def join(
     url: Annotated[str, typer.Argument(help="The session's address: https://<coordinator>/s/<session>")],
     name: Annotated[str, typer.Option(help="What others see of this node.")] = "",
     as_json: AsJson = False,
-    host: Annotated[str, typer.Option(help="Address to listen on for other peers.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on for other peers; the one that leads to the coordinator if left out."),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
     threads: Annotated[
         int | None, typer.Option(min=1, max=4096, help="Arithmetic threads; the physical cores if left out.")

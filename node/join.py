@@ -21,6 +21,7 @@ from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.protocol import RegisterAnswer, RegisterRequest
 from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
+from node.addresses import address_towards
 from node.client import CoordinatorClient, parse_session_url
 from node.hardware import cuda_names, detect_hardware, physical_cores
 from node.job import Job, write_job
@@ -46,7 +47,8 @@ class JoinOptions:
 
     url: str
     name: str = ""
-    host: str = "127.0.0.1"
+    host: str | None = None
+    """Address to listen on for other peers; None: the one that leads to the coordinator."""
     port: int = 0
     """Port to listen on for other peers; 0: any free one."""
     threads: int | None = None
@@ -153,12 +155,17 @@ class Agent:
             dataset_path=assets[TRAIN_ASSET],
             source_path=assemble_model(assets, "source", self._run_dir),
             teacher_path=assemble_model(assets, "teacher", self._run_dir),
-            host=self._options.host,
+            host=self._options.host or await asyncio.to_thread(self._find_address),
             port=self._options.port,
             processes=self._options.processes or len(await asyncio.to_thread(cuda_names)) or 1,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)
+
+    def _find_address(self) -> str:
+        address = address_towards(self._client.base_url)
+        self._display.notice(f"other peers reach this node at {address}; --host names another address")
+        return address
 
     async def _register(self) -> RegisterAnswer:
         """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""

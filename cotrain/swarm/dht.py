@@ -24,6 +24,7 @@ from hivemind.utils.timed_storage import ValueWithExpiration
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotrain.swarm.gate import Gate
+from cotrain.swarm.mailbox import read_dictionary
 from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, PAGE_MARK
 from cotrain.swarm.rounds import PeerProgress
 
@@ -200,8 +201,8 @@ class Directory:
         if time.monotonic() - self._stored_at > min(1.0, self._ttl_s / 3):
             self._stored_at = time.monotonic()
             self._store(self._record)
-        found = self._dht.get(self._key, latest=True, return_future=True).result(CALL_TIMEOUT_S)
-        view = parse_records(None if found is None else found.value, self._me, get_dht_time(), self._role_of)
+        found = read_dictionary(self._dht, self._key, CALL_TIMEOUT_S)
+        view = parse_records(found, self._me, get_dht_time(), self._role_of)
         for peer, reason in view.refused.items():
             if reason not in (UNMET, self._view.refused.get(peer)):
                 logger.warning(f"record of {peer} refused: {reason}")
@@ -234,9 +235,7 @@ class Directory:
         if storing:
             self._store_revocations()
             return
-        found = self._dht.get(self._revocations_key, latest=True, return_future=True).result(CALL_TIMEOUT_S)
-        entries = found.value.values() if found is not None and isinstance(found.value, dict) else ()
-        heard = {entry.value for entry in entries if isinstance(getattr(entry, "value", None), str)}
+        heard = {entry.value for entry in read_dictionary(self._dht, self._revocations_key, CALL_TIMEOUT_S).values()}
         news = [text for text in heard - self._revocations if self._gate.learn_revocations(text) is not None]
         self._revocations = heard
         if news:

@@ -22,6 +22,7 @@ from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.mailbox import open_mailbox
 from cotrain.swarm.records import OwnedRecords
 from cotrain.swarm.rounds import Announcement, should_close
 from cotrain.swarm.state import SharedState
@@ -47,9 +48,11 @@ RETRY_AFTER_S = 3.0
 
 def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_path: Path) -> DHT:
     """A DHT node with its p2pd, listening on `host:port` (0: a free port). Raises SwarmError with the reason."""
+    family = "ip6" if ":" in host else "ip4"
+    open_mailbox()
     try:
         return DHT(
-            start=True, host_maddrs=[f"/ip4/{host}/tcp/{port}"], initial_peers=list(initial_peers),
+            start=True, host_maddrs=[f"/{family}/{host}/tcp/{port}"], initial_peers=list(initial_peers),
             identity_path=str(identity_path),
             # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
             check_if_identity_free=False,
