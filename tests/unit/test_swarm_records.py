@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
-from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, OwnedRecords, owner_of
+from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, OwnedRecords, Quota, owner_of
 
 KEY = b"k" * 20
 
@@ -91,8 +91,42 @@ def test_a_record_without_a_peer_for_its_owner_is_refused(mine: PeerSigner, owne
     assert not OwnedRecords(mine).validate(signed(mine, record(owner)))
 
 
+def test_an_owner_may_keep_so_many_records_until_some_expire(mine: PeerSigner, theirs: PeerSigner) -> None:
+    clock = get_dht_time()
+    guard = OwnedRecords(mine, Quota(of_an_owner=2, clock=lambda: clock))
+    pages = [signed(theirs, record(f"{theirs.peer_id}#{page}", expires_in_s=30 + page)) for page in range(4)]
+    assert [guard.validate(page) for page in pages] == [True, True, False, False]
+    assert guard.validate(signed(theirs, record(f"{theirs.peer_id}#1", "a newer one", expires_in_s=40)))
+    assert guard.validate(signed(mine, record(mine.peer_id)))  # everybody has a quota of his own
+    clock += 31.0
+    assert guard.validate(pages[2])
+    assert not guard.validate(pages[3])
+
+
+def test_what_is_not_signed_uses_up_no_quota(mine: PeerSigner, theirs: PeerSigner) -> None:
+    guard = OwnedRecords(mine, Quota(of_an_owner=1))
+    assert not guard.validate(record(theirs.peer_id))
+    assert guard.validate(signed(theirs, record(theirs.peer_id)))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4), st.integers(1, 20)), max_size=60))
+def test_no_sequence_of_records_passes_the_limits(steps: list[tuple[str, int, int]]) -> None:
+    now = 0.0
+    quota = Quota(of_an_owner=2, in_all=4, clock=lambda: now)
+    kept: dict[tuple[str, int], float] = {}
+    for number, (owner, name, life_s) in enumerate(steps):
+        now = float(number)
+        alive = {key for key, expires_at in kept.items() if expires_at > now}
+        room = len(alive) < 4 and sum(key[0] == owner for key in alive) < 2
+        taken = quota.take(owner, name, now + life_s)
+        assert taken or not room  # nobody is refused for records that have expired
+        if taken:
+            kept[(owner, name)] = now + life_s
+        assert sum(expires_at > now for expires_at in kept.values()) <= 4
+
+
 @given(st.binary(max_size=60), st.binary(max_size=200))
 def test_no_bytes_of_a_stranger_raise(subkey: bytes, value: bytes) -> None:
     assert owner_of(subkey) is None or isinstance(owner_of(subkey), str)
-    record = DHTRecord(KEY, subkey, value, get_dht_time() + 1)
-    assert not OwnedRecords.validate(OwnedRecords.__new__(OwnedRecords), record)
+    guard = OwnedRecords.__new__(OwnedRecords)  # needs no key to refuse
+    assert not guard.validate(DHTRecord(KEY, subkey, value, get_dht_time() + 1))
