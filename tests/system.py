@@ -151,6 +151,9 @@ class System:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         return self._call("POST", path, body)
 
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         request = urllib.request.Request(self.url + path, method=method)
         request.add_header("Authorization", f"Bearer {self.token}")
@@ -159,7 +162,7 @@ class System:
             data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, data=data, timeout=20) as response:
-            return json.load(response)
+            return json.loads(response.read() or b"null")
 
     def open_session(self, request: dict[str, Any]) -> dict[str, Any]:
         """Create and start a session; returns it once nodes can join."""
