@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test check install install-dev bench format clean
+.PHONY: help demo test check install install-dev bench coverage format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -23,6 +23,14 @@ install:  ## .venv with what a node and a coordinator need
 
 install-dev:  ## and what tests need
 	@scripts/install.sh --dev
+
+coverage: install-dev  ## every line and branch of identity, membership and sign-in must be reached by their tests
+	$(CPU) .venv/bin/python -m coverage run --branch --source=cotrain,coordinator -m pytest \
+	    tests/unit/test_identity_*.py tests/unit/test_membership*.py tests/unit/test_peer_key.py \
+	    tests/unit/test_coordinator_auth.py tests/integration/test_coordinator_auth*.py \
+	    tests/integration/test_coordinator_members.py
+	.venv/bin/python -m coverage report --show-missing --fail-under=100 \
+	    --include='cotrain/identity/*,cotrain/membership/*,coordinator/auth/*,coordinator/api/auth.py,coordinator/api/callers.py'
 
 bench: install-dev  ## measurements, as ratios against something run beside them
 	$(CPU) .venv/bin/python -m benchmarks.inner_loop
