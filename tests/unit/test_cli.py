@@ -111,6 +111,8 @@ def test_any_exception_is_explained() -> None:
 def test_interrupt_exits_with_130() -> None:
     script = (
         "import os, signal, sys, time\n"
+        # a shell that starts the tests in the background has SIGINT ignored, and children inherit that
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import cotrain.config\n"
         "def wait(path):\n"
         "    print('waiting', flush=True)\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from cotrain.membership.bond import Bond
 from cotrain.protocol import (
     DOWNLINK_MESSAGE,
     PROTOCOL_VERSION,
@@ -25,6 +26,14 @@ from cotrain.protocol import (
 from cotrain.status import Status
 
 STATUS = Status(session="s", peer="p", run="r", sequence=1, updated_at=0.0, status="training", phase="training")
+BOND = Bond(
+    coordinator="https://c.example",
+    nonce="ab" * 16,
+    issued_at=1,
+    expires_at=2,
+    signature="0x",
+    peer_signature="cd" * 64,
+)
 PEER = "12D3KooWFakePeerXidForTestsMadeUpofBase58characters"
 
 
@@ -64,8 +73,12 @@ def test_what_is_no_json_is_refused(text: str) -> None:
 
 
 def test_json_is_in_camel_case() -> None:
-    assert json.loads(RegisterRequest(peer_id=PEER).model_dump_json(by_alias=True)) == {
-        "protocol": PROTOCOL_VERSION, "peerId": PEER, "name": "",
+    assert json.loads(RegisterRequest(peer_id=PEER, bond=BOND).model_dump_json(by_alias=True)) == {
+        "protocol": PROTOCOL_VERSION, "peerId": PEER, "name": "", "role": "reduce",
+        "bond": {
+            "coordinator": "https://c.example", "nonce": "ab" * 16, "issuedAt": 1, "expiresAt": 2, "signature": "0x",
+            "publicKey": None, "peerSignature": "cd" * 64,
+        },
         "hardware": {"device": "cpu", "memoryBytes": 0, "cpuCount": 0, "platform": ""},
     }  # fmt: skip
 
@@ -73,7 +86,7 @@ def test_json_is_in_camel_case() -> None:
 @pytest.mark.parametrize("peer_id", ["", "short", "0" * 50, "../../etc/passwd", "x" * 129, PEER + "\n", PEER + "l"])
 def test_a_peer_id_is_base58(peer_id: str) -> None:
     with pytest.raises(ValidationError):
-        RegisterRequest(peer_id=peer_id)
+        RegisterRequest(peer_id=peer_id, bond=BOND)
 
 
 @pytest.mark.parametrize(
