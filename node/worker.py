@@ -142,6 +142,7 @@ class _Run:
             host=job.host, port=job.port,
             on_wait=lambda what: self._reporter.record("log", f"waiting for {what}"),
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
+            on_notice=lambda what: self._reporter.record("log", what, level="warning"),
         )  # fmt: skip
 
     def _obey(self) -> None:

@@ -16,6 +16,7 @@ from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.reachability import DialBack
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState
@@ -37,7 +38,7 @@ class SessionObserver:
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
         self._gate = Gate(self._session, membership)
-        self._service = StateService(self._shared, self._gate)
+        self._services = (self._gate, StateService(self._shared, self._gate), DialBack(self._gate))
         self._directory = Directory(
             dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe", gate=self._gate,
             introduce=Introductions(dht, loop, self._gate),
@@ -54,12 +55,12 @@ class SessionObserver:
 
     async def _serve(self) -> None:
         p2p = await self._dht.replicate_p2p()
-        for service in (self._gate, self._service):
+        for service in self._services:
             await service.add_p2p_handlers(p2p, namespace=self._session)
 
     async def _stop_serving(self) -> None:
         p2p = await self._dht.replicate_p2p()
-        for service in (self._gate, self._service):
+        for service in self._services:
             await service.remove_p2p_handlers(p2p, namespace=self._session)
 
     @property

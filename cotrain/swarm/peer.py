@@ -23,6 +23,7 @@ from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.mailbox import open_mailbox
+from cotrain.swarm.reachability import advice, ask_dial_back, is_loopback
 from cotrain.swarm.records import OwnedRecords
 from cotrain.swarm.rounds import Announcement, should_close
 from cotrain.swarm.state import SharedState
@@ -70,13 +71,16 @@ class SwarmPeer:
     def __init__(
         self, config: RunConfig, *, numel: int, samples_wanted: int, identity_path: Path,
         membership: MembershipSource, initial_peers: Sequence[str], host: str, port: int,
-        on_wait: Callable[[str], None], on_download: Callable[[float], None], obey: Callable[[], None] = lambda: None,
+        on_wait: Callable[[str], None], on_download: Callable[[float], None],
+        on_notice: Callable[[str], None] = lambda what: None, obey: Callable[[], None] = lambda: None,
     ):  # fmt: skip
-        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived.
+        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived; `on_notice` what
+        the volunteer should know.
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
         self._config, self._tell_wait, self._waiting_for, self._obey = config, on_wait, "", obey
+        self._tell = on_notice
         codec = make_codec(config.diloco.codec)
         self._vector = torch.zeros(numel).share_memory_()
         self._shared = SharedState(numel)
@@ -152,7 +156,23 @@ class SwarmPeer:
             )
         # one that is further may still be about to show its certificate
         self._directory.wait_for(lambda view: not view.unmet, MEET_TIMEOUT_S)
+        self._loop.start(self._check_reachability())
         return self._catch_up(None)
+
+    async def _check_reachability(self) -> None:
+        """Tell the volunteer if others cannot connect to this machine; nothing waits for this."""
+        addresses = self.addresses
+        observers = [peer for peer, record in self._directory.view.peers.items() if record.role == "observe"]
+        if not observers or all(is_loopback(address) for address in addresses):
+            return
+        try:
+            p2p = await self._dht.replicate_p2p()
+            answer = await ask_dial_back(p2p, observers[0], self._config.session.id, addresses)
+        except SwarmError as error:
+            logger.info(f"{error}")
+            return
+        if what := advice(answer, addresses):
+            self._tell(what)
 
     def resync(self, state: OuterState) -> OuterState:
         self._on_wait("the outer state of the majority")

@@ -135,11 +135,13 @@ class PeerChild(_Child):
         key = folder / f"peer{number}.key"
         peer_id = load_or_create_peer_key(key)
         self.number = number
+        self.notices: list[str] = []
         self.optimizer = OuterOptimizer.from_config(config, WANTED)
         self.peer = SwarmPeer(
             config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
             membership=self.membership(folder, config, peer_id),
             host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
+            on_notice=self.notices.append,
         )  # fmt: skip
         self.state = OuterState.initial(torch.zeros(NUMEL))
         self.pseudo_gradient = torch.zeros(NUMEL)
