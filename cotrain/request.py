@@ -10,6 +10,7 @@ from pydantic.alias_generators import to_camel
 from cotrain.config import RunConfig, explain_problem
 from cotrain.errors import InvalidRequestError
 from cotrain.sections import (
+    Aggregation,
     CheckpointSection,
     Codec,
     DataSection,
@@ -90,6 +91,7 @@ class DistributedRequest(CamelModel):
     gpus_per_node: int = 0
     strategy: Strategy = "diloco"
     min_peers: int | None = None
+    aggregation: Aggregation | None = None
 
 
 class DilocoRequest(CamelModel):
@@ -185,6 +187,7 @@ _MOVED: dict[tuple[str, str], tuple[str, str]] = {
     ("data", "validation_split"): ("train", "validation_split"),
     ("distillation", "enabled"): ("train", "enable_distillation"),
     ("swarm", "min_peers"): ("distributed", "min_peers"),
+    ("swarm", "aggregation"): ("distributed", "aggregation"),
 }
 """(section, key) of the config <- (section it would stand in, name) of the request, where these differ."""
 

@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "sgd", "adamw", "muon"]
 Scheduler = Literal["cosine", "linear", "constant", "wsd"]
 Strategy = Literal["diloco", "ddp", "fsdp"]
 Codec = Literal["int4", "int8", "fp32"]
+Aggregation = Literal["filter", "centered-clip", "median", "mean"]
 SessionId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 PRETRAINING_TASK: dict[ModelType, TaskName] = {
@@ -179,6 +180,9 @@ class SwarmSection(Section):
     """Seconds to look for a group before a round is tried again."""
     record_ttl_s: Annotated[float, Field(ge=3.0, le=600.0)] = 15.0
     """Seconds after its last record at which a peer counts as gone."""
+    aggregation: Aggregation = "filter"
+    """How contributions become an average: filter leaves out what is too long or points away from the rest, then takes
+    the weighted mean; centered-clip, median and mean (which believes everybody) are for comparison."""
 
 
 class DistillationSection(Section):

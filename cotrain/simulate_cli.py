@@ -29,7 +29,10 @@ def simulate(
     peers: Annotated[int | None, typer.Option(help="Virtual peers; else distributed.nodes.")] = None,
     speeds: Annotated[str, typer.Option(help="Inner steps in a virtual second, peer by peer, repeated.")] = "1",
     drop: Annotated[float, typer.Option(help="Probability that a peer misses a round.")] = 0.0,
-    byzantine: Annotated[str, typer.Option(help="COUNT:LIE, the lie sign-flip, noise, scale or zero.")] = "",
+    byzantine: Annotated[
+        str, typer.Option(help="COUNT:LIE, the lie sign-flip, noise, scale, zero, inside-norm or little.")
+    ] = "",
+    aggregation: Annotated[str | None, typer.Option(help="How averages are made; else swarm.aggregation.")] = None,
     averaging_s: Annotated[float, typer.Option(help="Virtual seconds that an average takes.")] = 0.0,
     rounds: Annotated[int | None, typer.Option(min=1, help="Nominal rounds, in place of the TOML's length.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="In place of session.seed.")] = None,
@@ -44,7 +47,7 @@ def simulate(
     config = load_config(config_file(str(file)))
     count = config.distributed.nodes if peers is None else peers
     scenario = make_scenario(count, speeds=speeds, drop=drop, byzantine=byzantine, averaging_s=averaging_s)
-    config = simulated_config(config, count, rounds=rounds, seed=seed)
+    config = simulated_config(config, count, rounds=rounds, seed=seed, aggregation=aggregation)
     require_plots()
     shared = SharedPaths.from_env().create()
     folder = output or shared.system_logs / "simulations" / config.session.id

@@ -1,8 +1,9 @@
 """Butterfly all-reduce whose result is the same bytes at every member, for any lossy codec.
 
 Each member reduces its own parts: it collects the encoded contributions of the others, averages them in the order of
-the members, encodes each average once, and sends these bytes to everybody; it uses the decoded bytes itself, too. Then
-the group agrees on what was averaged (`commit.py`), and members that miss parts fetch them.
+the members and by the session's rule (`aggregate.py`), encodes each average once, and sends these bytes to everybody;
+it uses the decoded bytes itself, too. Then the group agrees on what was averaged (`commit.py`), and members that miss
+parts fetch them. An average that is longer than honest contributions could make it is not believed.
 
 Losses of the encoding are fed back (error feedback, Karimireddy et al., arXiv:1901.09847): what a contribution or an
 average lost is added to the next one.
@@ -11,9 +12,11 @@ average lost is added to the next one.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -24,7 +27,8 @@ from hivemind.utils.asyncio import aiter_with_timeout, amap_in_executor, as_aite
 from torch import Tensor
 
 from cotrain.errors import SwarmError
-from cotrain.swarm.aggregate import weighted_mean
+from cotrain.sections import Aggregation
+from cotrain.swarm.aggregate import Contribution, Reason, longest_average, reduce_part
 from cotrain.swarm.parts import Part, PartLedger
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import Codec
@@ -81,6 +85,11 @@ class Residuals:
         return Residuals(self.contribution.clone(), self.average.clone())
 
 
+def _norm(values: Tensor) -> float:
+    """Euclidean norm; its last bits depend on the machine, so it is for this member's own judgement only."""
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
+
+
 @dataclass
 class Exchange:
     """One member's side of the reduction in one group.
@@ -91,6 +100,9 @@ class Exchange:
         vector: [n] float32, this member's pseudo-gradient with `residuals.contribution` already added.
         residuals: written to while encoding; the caller keeps them only if the round is decided.
         open_stream: `open_stream(reducer, requests)` -> replies.
+        steps: inner steps that each member announced; absent: all as many.
+        aggregation: the session's rule.
+        dropped: part -> member -> why it has no part in the average that this member made.
     """
 
     me: str
@@ -106,6 +118,9 @@ class Exchange:
     timeouts: Timeouts = field(default_factory=Timeouts)
     suspects: set[str] = field(default_factory=set)
     traffic: Traffic = field(default_factory=Traffic)
+    steps: Sequence[int] | None = None
+    aggregation: Aggregation = "filter"
+    dropped: dict[int, dict[str, Reason]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._mine = [i for i, part in enumerate(self.parts) if part.reducer == self.me]
@@ -114,6 +129,8 @@ class Exchange:
         self._averaged = {i: asyncio.Event() for i in self._mine}
         self._live_senders = {peer for peer in self.members if peer != self.me}
         self._started: set[str] = set()
+        self._steps = [1] * len(self.members) if self.steps is None else list(self.steps)
+        self._one_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
         """Send, reduce and collect. Afterwards the ledger holds every average that could be had."""
@@ -133,7 +150,10 @@ class Exchange:
         try:
             replies = self._replies(reducer, indices)
             async for index, encoded in amap_in_executor(self._check_average, replies, max_prefetch=PREFETCH):
-                self.ledger.put(index, encoded)
+                if encoded is None:
+                    self.suspects.add(reducer)
+                else:
+                    self.ledger.put(index, encoded)
         except NotInGroup:
             # it will not send anything either: do not wait for its contribution
             self._drop(reducer, "is not in the group")
@@ -177,15 +197,40 @@ class Exchange:
         torch.sub(values, self.codec.decode(encoded, part.numel), out=lost)
         return encoded
 
-    def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes]:
+    def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes | None]:
         index, message = numbered
         encoded, part = message.tensor_part.buffer, self.parts[index]
         if message.code == averaging_pb2.BAD_GROUP_ID:
             raise NotInGroup("gave up the group that others believe in", field=part.reducer)
         if message.code != averaging_pb2.AVERAGED_PART:
             raise SwarmError(f"answered with code {message.code}", field=part.reducer)
-        self.codec.decode(encoded, part.numel)  # raises ValueError for what must not be passed on
-        return index, encoded
+        return index, encoded if self.credible(index, encoded) else None
+
+    def credible(self, index: int, encoded: bytes) -> bool:
+        """Whether an encoded average of a part is no longer than honest contributions could make it.
+
+        To be asked of averages that come another way, too, before this member votes for them; what a quorum has
+        decided is taken all the same. Raises ValueError for a wrong size or a value that is not finite.
+        """
+        length = _norm(self.codec.decode(encoded, self.parts[index].numel))
+        longest = self._longest(self.parts[index])
+        if length > longest:
+            logger.warning(f"the average of part {index} is refused: its norm is {length:.3g}, above {longest:.3g}")
+        return length <= longest
+
+    def _longest(self, part: Part) -> float:
+        """Norm up to which this member believes an average of the part. A late joiner, cold, has nothing to compare."""
+        me = self.members.index(self.me)
+        if self.weights[me] <= 0:
+            return math.inf
+        return longest_average(
+            self.aggregation, part_norm=_norm(self.vector[part.start : part.stop]), vector_norm=self._vector_norm,
+            share=part.numel / self.vector.numel(), me=me, steps=self._steps,
+        )  # fmt: skip
+
+    @cached_property
+    def _vector_norm(self) -> float:
+        return _norm(self.vector)
 
     # ------------------------------------------------------------------------------------------ as a reducer
     async def serve(self, sender: str, stream: AsyncIterator[AveragingData]) -> AsyncIterator[AveragingData]:
@@ -251,7 +296,8 @@ class Exchange:
         await self._collected[index].wait()
         received = self._inbox.pop(index)
         try:
-            encoded = await asyncio.get_running_loop().run_in_executor(None, self._average, index, received)
+            async with self._one_at_a_time:  # decoded contributions of all members take n x 4 MB for a full part
+                encoded = await asyncio.get_running_loop().run_in_executor(None, self._average, index, received)
             self.ledger.put(index, encoded)
         except Exception as error:
             # the round goes on without this part, and those that wait for it hear of it at once
@@ -260,19 +306,25 @@ class Exchange:
 
     def _average(self, index: int, received: dict[str, bytes]) -> bytes:
         part = self.parts[index]
-        contributions, weights = [], []
-        for member, weight in zip(self.members, self.weights, strict=True):
-            contribution = self._own_contribution(part) if member == self.me else self._decode(part, member, received)
-            if contribution is not None:
-                contributions.append(contribution)
-                weights.append(weight)
-        if not contributions:
-            raise SwarmError("no contribution could be used")
+        contributions: list[Contribution] = []
+        unusable: dict[str, Reason] = {}
+        for member, weight, steps in zip(self.members, self.weights, self._steps, strict=True):
+            if member != self.me and member not in received:
+                continue
+            values = self._own_contribution(part) if member == self.me else self._decode(part, member, received[member])
+            if values is None:
+                unusable[member] = "not finite"
+            else:
+                contributions.append(Contribution(member, values, weight, steps))
         lost = self.residuals.average[part.start : part.stop]
-        average = weighted_mean(contributions, weights).add_(lost)
-        encoded = self.codec.encode(average)
-        torch.sub(average, self.codec.decode(encoded, part.numel), out=lost)
-        return encoded
+        reduced = reduce_part(self.aggregation, contributions, lost, self.codec)
+        self.dropped[index] = {**unusable, **reduced.dropped}
+        if self.dropped[index]:
+            logger.info(f"left out of part {index}: {self.dropped[index]}")
+        if reduced.norm > self._longest(part):
+            raise SwarmError(f"its norm of {reduced.norm:.3g} is more than honest contributions could give it")
+        lost.copy_(reduced.lost)
+        return reduced.encoded
 
     def _own_contribution(self, part: Part) -> Tensor | None:
         values = self.vector[part.start : part.stop]
@@ -282,11 +334,9 @@ class Exchange:
         self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
         return values
 
-    def _decode(self, part: Part, member: str, received: dict[str, bytes]) -> Tensor | None:
-        if member not in received:
-            return None
+    def _decode(self, part: Part, member: str, encoded: bytes) -> Tensor | None:
         try:
-            return self.codec.decode(received[member], part.numel)
+            return self.codec.decode(encoded, part.numel)
         except ValueError as error:
             logger.warning(f"a contribution of {member} ignored: {error}")
             self.suspects.add(member)

@@ -29,56 +29,30 @@ from torch import Tensor
 
 from cotrain.errors import SwarmError
 from cotrain.membership.sealed import MembershipError
+from cotrain.sections import Aggregation
 from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Traffic
 from cotrain.swarm.commit import Agreement, Links, Vote
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.group import GroupSearch, MembersOnly, read_announcements
+from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcome
 from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
 from cotrain.swarm.results import RoundService
-from cotrain.swarm.rounds import Announcement, averaging_weights, missing_for_majority, quorate_members, round_totals
+from cotrain.swarm.rounds import (
+    Announcement,
+    Quorate,
+    averaging_weights,
+    missing_for_majority,
+    quorate_members,
+    round_totals,
+)
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import BLOCK, Codec
-from cotrain.train.diloco import RoundTotals
 
 logger = get_logger(__name__)
 
 GROUP_WAIT_S = 2.0
 """How long a message may arrive before its group is known here."""
-
-
-class OutdatedStateError(SwarmError):
-    """This peer's outer state is not the one that the group's majority holds: it must download that first."""
-
-
-class MinorityError(SwarmError):
-    """Those that met are too few to close the round for the swarm."""
-
-
-@dataclass(frozen=True)
-class RoundOutcome:
-    """What a closed round was, for the log and the outer step. The average itself lies in the shared tensor.
-
-    Attributes:
-        members: peer ids, in the order in which contributions are summed.
-        weights: of each member.
-        totals: samples and positions of the round.
-        zeroed_parts: parts that nobody held.
-        suspects: members that failed to send or to reduce.
-        seconds: spent `matchmaking` and `reducing`.
-        bytes_sent, bytes_received: messages of this peer in the round.
-    """
-
-    round: int
-    members: tuple[str, ...]
-    weights: tuple[float, ...]
-    totals: RoundTotals
-    zeroed_parts: int
-    suspects: tuple[str, ...]
-    matchmaking_s: float
-    reducing_s: float
-    bytes_sent: int
-    bytes_received: int
 
 
 class PartsRequest(BaseModel):
@@ -109,7 +83,7 @@ class RoundAverager(DecentralizedAverager):
 
     def __init__(
         self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, gate: Gate,
-        matchmaking_s: float, min_peers: int = 1, timeouts: Timeouts | None = None,
+        matchmaking_s: float, aggregation: Aggregation = "filter", min_peers: int = 1, timeouts: Timeouts | None = None,
     ):  # fmt: skip
         """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory."""
         self._codec, self._timeouts, self._gate = codec, timeouts or Timeouts(), gate
@@ -118,7 +92,7 @@ class RoundAverager(DecentralizedAverager):
         self._groups: dict[str, _Group] = {}
         self._group_opened: asyncio.Event | None = None
         self._round_service = RoundService(gate)
-        self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
+        self._matchmaking_s, self._min_peers, self._aggregation = matchmaking_s, min_peers, aggregation
         super().__init__(
             [vector], dht, start=True, prefix=session, target_group_size=None,
             min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
@@ -225,10 +199,10 @@ class RoundAverager(DecentralizedAverager):
                 f"{len(said)} peers with the same state met, {len(said) + missing} are needed",
                 hint="local work is kept and the round is tried again",
             )
-        weights, totals = averaging_weights(said), round_totals(said)
+        totals = round_totals(said)
         numel = self._averaged_tensors[0].numel()
         residuals = (self._residuals or Residuals.zeros(numel)).clone()
-        group = self._open_group(info.group_id, quorate.round, quorate.members, weights, residuals)
+        group = self._open_group(info.group_id, quorate, said, residuals)
         self._register(info.group_id.hex(), group)
         await group.exchange.run()
         manifest = await group.agreement.decide()
@@ -238,8 +212,9 @@ class RoundAverager(DecentralizedAverager):
         self._round_service.keep(quorate.round, totals, group.exchange.parts, encoded)
         traffic = group.exchange.traffic
         return RoundOutcome(
-            round=quorate.round, members=quorate.members, weights=tuple(weights), totals=totals,
+            round=quorate.round, members=quorate.members, weights=tuple(group.exchange.weights), totals=totals,
             zeroed_parts=manifest.count(None), suspects=tuple(sorted(group.exchange.suspects)),
+            dropped=_dropped_members(group.exchange),
             matchmaking_s=matchmaking_s, reducing_s=time.monotonic() - started,
             bytes_sent=traffic.sent, bytes_received=traffic.received,
         )  # fmt: skip
@@ -247,11 +222,11 @@ class RoundAverager(DecentralizedAverager):
     def _open_group(
         self,
         group_id: bytes,
-        round_: int,
-        members: tuple[str, ...],
-        weights: list[float],
+        quorate: Quorate,
+        said: Sequence[Announcement],
         residuals: Residuals,
     ) -> _Group:
+        members, weights = quorate.members, averaging_weights(said)
         me, vector = self.peer_id.to_base58(), self._averaged_tensors[0]
         parts = partition(vector.numel(), members, [1] * len(members), BLOCK, PART_VALUES)
         ledger, suspects, traffic = PartLedger(parts), set[str](), Traffic()
@@ -259,12 +234,13 @@ class RoundAverager(DecentralizedAverager):
             me=me, members=members, weights=weights, parts=parts, ledger=ledger,
             vector=vector + residuals.contribution, residuals=residuals, codec=self._codec, group_id=group_id,
             open_stream=self._open_stream, timeouts=self._timeouts, suspects=suspects, traffic=traffic,
+            steps=[one.steps for one in said], aggregation=self._aggregation,
         )  # fmt: skip
         agreement = Agreement(
             group=group_id.hex(), me=me, members=members, ledger=ledger, suspects=suspects,
             links=self._links(group_id, traffic), timeout_s=self._timeouts.vote_s,
         )  # fmt: skip
-        return _Group(round_, members, exchange, agreement)
+        return _Group(quorate.round, members, exchange, agreement)
 
     def _register(self, group: str, state: _Group) -> None:
         assert self._group_opened is not None
@@ -385,6 +361,10 @@ class RoundAverager(DecentralizedAverager):
         """hivemind's own download has neither digest nor bound: `StateService` takes its place."""
         return
         yield  # makes this a stream, an empty one
+
+
+def _dropped_members(exchange: Exchange) -> dict[str, str]:
+    return {member: reason for part in exchange.dropped.values() for member, reason in sorted(part.items())}
 
 
 def renew_thread_pool() -> None:

@@ -16,13 +16,14 @@ from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.peer_key import PeerSigner
 from cotrain.status import TrainingStopped
-from cotrain.swarm.averager import MinorityError, OutdatedStateError, RoundAverager, RoundOutcome
+from cotrain.swarm.averager import RoundAverager
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.mailbox import open_mailbox
+from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcome
 from cotrain.swarm.reachability import advice, ask_dial_back, is_loopback
 from cotrain.swarm.records import OwnedRecords
 from cotrain.swarm.rounds import Announcement, should_close
@@ -90,6 +91,7 @@ class SwarmPeer:
         self._averager = RoundAverager(
             self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared, gate=gate,
             matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
+            aggregation=config.swarm.aggregation,
         )  # fmt: skip
         # no fork after this line
         self._loop = LoopThread("libp2p")
@@ -363,6 +365,7 @@ def _summary(outcome: RoundOutcome) -> dict[str, str | int | float | bool | list
         "samples": outcome.totals.samples,
         "zeroedParts": outcome.zeroed_parts,
         "suspects": list(outcome.suspects),
+        "dropped": [f"{member}: {reason}" for member, reason in outcome.dropped.items()],
         "matchmakingSeconds": round(outcome.matchmaking_s, 3),
         "reducingSeconds": round(outcome.reducing_s, 3),
         "bytesSent": outcome.bytes_sent,

@@ -9,10 +9,11 @@ from typing import Literal, get_args
 
 from cotrain.config import RunConfig
 from cotrain.errors import ConfigError, MemoryShortageError
-from cotrain.sections import Optimizer
+from cotrain.sections import Aggregation, Optimizer
 
-Lie = Literal["sign-flip", "noise", "scale", "zero"]
+Lie = Literal["sign-flip", "noise", "scale", "zero", "inside-norm", "little"]
 LIES: tuple[Lie, ...] = get_args(Lie)
+AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
 
 MOST_PEERS = 1000
 MOST_SPEED = 1_000_000
@@ -27,7 +28,7 @@ class Scenario:
     Attributes:
         speeds: of each peer, inner steps in a virtual second; exact, so that peers of one speed stay in step.
         drop: probability that a peer misses a round: the group closes it without this peer, whose work is lost.
-        liars: how many peers send `lie` in place of what they have learnt; the last ones.
+        liars: how many peers send `lie` in place of what they have learnt; the last ones. They know each other.
         averaging_s: virtual seconds that an average takes; inner steps go on meanwhile as `diloco.overlap_steps` lets.
     """
 
@@ -93,10 +94,12 @@ def _parse_byzantine(text: str, peers: int) -> tuple[int, Lie]:
     return int(count), lie
 
 
-def simulated_config(config: RunConfig, peers: int, *, rounds: int | None, seed: int | None) -> RunConfig:
+def simulated_config(
+    config: RunConfig, peers: int, *, rounds: int | None, seed: int | None, aggregation: str | None = None
+) -> RunConfig:
     """The config that the virtual peers train from: `peers` nominal nodes, for so many nominal rounds, with this seed.
 
-    Raises ConfigError for a config that is not one of a swarm of so many.
+    Raises ConfigError for a config that is not one of a swarm of so many, and for a rule that there is not.
     """
     if config.distributed.strategy != "diloco":
         raise ConfigError(
@@ -108,6 +111,8 @@ def simulated_config(config: RunConfig, peers: int, *, rounds: int | None, seed:
             f"{config.swarm.min_peers} peers are needed to close a round, {peers} are simulated: none could ever close",
             field="swarm.min_peers", hint="simulate more peers with --peers, or lower it",
         )  # fmt: skip
+    if aggregation is not None:
+        config = _with_aggregation(config, aggregation)
     train, session = config.train, config.session
     if rounds is not None:
         train = train.model_copy(update={"max_steps": rounds * config.diloco.inner_steps})
@@ -115,6 +120,15 @@ def simulated_config(config: RunConfig, peers: int, *, rounds: int | None, seed:
         session = session.model_copy(update={"seed": seed})
     distributed = config.distributed.model_copy(update={"nodes": peers})
     return config.model_copy(update={"train": train, "session": session, "distributed": distributed})
+
+
+def _with_aggregation(config: RunConfig, name: str) -> RunConfig:
+    rule = next((rule for rule in AGGREGATIONS if rule == name), None)
+    if rule is None:
+        raise ConfigError(
+            f"{name!r} is no rule of averaging", field="--aggregation", hint=f"one of {', '.join(AGGREGATIONS)}"
+        )
+    return config.model_copy(update={"swarm": config.swarm.model_copy(update={"aggregation": rule})})
 
 
 def data_parallel_config(config: RunConfig) -> RunConfig:

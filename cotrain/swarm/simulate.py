@@ -23,7 +23,6 @@ from torch import Tensor
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
-from cotrain.swarm.aggregate import weighted_mean
 from cotrain.swarm.all_reduce import Residuals
 from cotrain.swarm.peer import MINORITY_RETRY_S
 from cotrain.swarm.rounds import (
@@ -35,7 +34,8 @@ from cotrain.swarm.rounds import (
     should_close,
 )
 from cotrain.swarm.scenario import Scenario, data_parallel_config
-from cotrain.swarm.simulated_peers import VirtualPeer, average_in_memory
+from cotrain.swarm.simulated_lies import Speaker, announced_steps, spoken
+from cotrain.swarm.simulated_peers import Averaged, VirtualPeer, average_in_memory, parts_of
 from cotrain.swarm.simulated_training import InnerSteps, Material, validation_loss
 from cotrain.swarm.simulation_report import BaselinePoint, SimulatedRound, SimulationReport, finite_or_none
 from cotrain.train.codec import make_codec
@@ -82,7 +82,7 @@ def _report(
         session=config.session.id, seed=config.session.seed, parameters=swarm.state.parameters.numel(),
         peers=scenario.peers, speeds=[float(speed) for speed in scenario.speeds], drop=scenario.drop,
         averaging_s=float(scenario.averaging_s), liars=scenario.liars,
-        lie=scenario.lie if scenario.liars else None, aggregation=weighted_mean.__name__.replace("_", " "),
+        lie=scenario.lie if scenario.liars else None, aggregation=config.swarm.aggregation,
         codec=config.diloco.codec, inner_steps=config.diloco.inner_steps, samples_wanted=swarm.wanted,
         diverged=swarm.diverged, rounds=swarm.rows, data_parallel=list(baseline), validation_loss=ours,
         data_parallel_validation_loss=theirs, ratio=None if ours is None or theirs is None else ours / theirs,
@@ -211,33 +211,44 @@ class SimulatedSwarm:
         assert peer.begun is not None
         work = peer.begun.work
         return Announcement(
-            round=self.state.round, digest=self._digest, committed=self.state.samples, steps=work.steps,
-            samples=work.samples, ranks=work.ranks, alive=len(self._peers),
+            round=self.state.round, digest=self._digest, committed=self.state.samples,
+            steps=announced_steps(peer.lie, work.steps), samples=work.samples, ranks=work.ranks,
+            alive=len(self._peers),
         )  # fmt: skip
 
     def _finish_round(self, meeting: _Meeting) -> None:
         """Average, take the outer step, and let everybody go on from it."""
         self._meeting = None
-        vectors = [peer.contribution(self.state, self._generator(_LIES, peer.rank)) for peer in meeting.members]
-        if not all(bool(torch.isfinite(vector).all()) for vector in vectors):
+        truths = [peer.pseudo_gradient(self.state) for peer in meeting.members]
+        if not all(bool(torch.isfinite(truth).all()) for truth in truths):
             self.diverged = True
             return
         weights, totals = averaging_weights(meeting.announcements), round_totals(meeting.announcements)
-        averaged = average_in_memory(meeting.members, vectors, weights, self._codec, self._runner)
+        averaged = average_in_memory(
+            meeting.members, self._spoken(meeting, truths), weights, self._codec, self._runner,
+            aggregation=self._config.swarm.aggregation, steps=[said.steps for said in meeting.announcements],
+        )  # fmt: skip
         self._take_over(self._outer.step(self.state, averaged.values, totals))
         members = {peer.name for peer in meeting.members}
         for peer in self._peers:
             peer.finish_round(self.state)
             if peer.name not in members:  # as a peer that downloads the state which others made without it
                 peer.residuals = Residuals.zeros(self.state.parameters.numel())
-        self._add_row(meeting, weights, averaged.bytes_sent)
+        self._add_row(meeting, weights, averaged)
         self._failed_attempts = 0
+
+    def _spoken(self, meeting: _Meeting, truths: Sequence[Tensor]) -> list[Tensor]:
+        speakers = [
+            Speaker(truth, said.steps, peer.lie, self._generator(_LIES, peer.rank))
+            for peer, said, truth in zip(meeting.members, meeting.announcements, truths, strict=True)
+        ]
+        return spoken(speakers, parts_of(truths[0].numel(), [peer.name for peer in meeting.members]))
 
     def _take_over(self, state: OuterState) -> None:
         self.state, self._digest = state, state.digest()
 
     # ------------------------------------------------------------------------------------------ what comes out
-    def _add_row(self, meeting: _Meeting, weights: Sequence[float], bytes_sent: int) -> None:
+    def _add_row(self, meeting: _Meeting, weights: Sequence[float], averaged: Averaged) -> None:
         training = _mean_loss(self._peers)
         validation = self._evaluate() if self._is_evaluated() else None
         self.diverged = not (math.isfinite(training) and (validation is None or math.isfinite(validation)))
@@ -247,8 +258,8 @@ class SimulatedSwarm:
                 tokens=self.state.samples * self._config.data.seq_length, training_loss=finite_or_none(training),
                 validation_loss=None if validation is None else finite_or_none(validation),
                 peers=sum(weight > 0 for weight in weights), steps=tuple(said.steps for said in meeting.announcements),
-                weights=tuple(weight / sum(weights) for weight in weights), bytes_sent=bytes_sent,
-                failed_attempts=self._failed_attempts,
+                weights=tuple(weight / sum(weights) for weight in weights), bytes_sent=averaged.bytes_sent,
+                failed_attempts=self._failed_attempts, dropped=averaged.dropped,
             )
         )  # fmt: skip
 

@@ -1,32 +1,29 @@
-"""Virtual peers: each with its own weights, optimizer and residuals, all taking turns in one model."""
+"""Virtual peers, all taking turns in one model, and the all-reduce between them without a network."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from typing import cast
 
-import numpy as np
 import torch
 from hivemind.proto.averaging_pb2 import AveragingData
 from torch import Tensor
 
+from cotrain.sections import Aggregation
 from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts
-from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
+from cotrain.swarm.parts import PART_VALUES, Part, PartLedger, partition
 from cotrain.swarm.scenario import Lie
 from cotrain.swarm.simulated_training import InnerSteps
 from cotrain.train.codec import BLOCK, Codec
 from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState
 from cotrain.train.synchronizer import LocalWork
 
-LIE_SCALE = 10.0
-"""A sign-flip and a scaled contribution are this many times as long as the true one."""
-NOISE_SCALE = 100.0
-"""Noise is this many times as long as the true contribution."""
 _NO_TIMEOUT = Timeouts(sender_s=1e6, reducer_s=1e6, vote_s=1e6)
 """Nobody is slow in memory, and a slow machine must not change the result."""
 
@@ -87,10 +84,10 @@ class VirtualPeer:
         """Note what goes into the round; what is learnt from now on goes into the next."""
         self.begun = Begun(self.parameters.clone(), LocalWork(self.steps, self.samples, self.ranks), self.total_steps)
 
-    def contribution(self, state: OuterState, generator: np.random.Generator) -> Tensor:
-        """The pseudo-gradient of the round begun, [n] float32, or what a liar says that it is."""
+    def pseudo_gradient(self, state: OuterState) -> Tensor:
+        """Of the round begun, [n] float32."""
         assert self.begun is not None
-        return tell(self.lie, state.parameters - self.begun.parameters, generator)
+        return state.parameters - self.begun.parameters
 
     def finish_round(self, state: OuterState) -> None:
         """Take the new outer state over, with what was learnt while it was averaged on top."""
@@ -101,31 +98,29 @@ class VirtualPeer:
         self.begun = None
 
 
-def tell(lie: Lie | None, truth: Tensor, generator: np.random.Generator) -> Tensor:
-    """What is sent in place of `truth` ([n] float32)."""
-    if lie == "sign-flip":
-        return truth * -LIE_SCALE
-    if lie == "scale":
-        return truth * LIE_SCALE
-    if lie == "zero":
-        return torch.zeros_like(truth)
-    if lie == "noise":
-        noise = torch.from_numpy(generator.standard_normal(truth.numel(), dtype=np.float32))
-        return noise * (NOISE_SCALE * truth.norm() / noise.norm())
-    return truth
+def parts_of(numel: int, members: Sequence[str]) -> list[Part]:
+    """The parts of a group whose members reduce equal shares."""
+    return partition(numel, members, [1] * len(members), BLOCK, PART_VALUES)
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """An average that members made in memory: [n] float32, and the bytes of all their messages."""
+    """An average that members made in memory.
+
+    Attributes:
+        values: [n] float32.
+        bytes_sent: of all messages.
+        dropped: member -> why it was left out -> of how many parts.
+    """
 
     values: Tensor
     bytes_sent: int
+    dropped: dict[str, dict[str, int]]
 
 
 def average_in_memory(
     members: Sequence[VirtualPeer], vectors: Sequence[Tensor], weights: Sequence[float], codec: Codec,
-    runner: asyncio.Runner,
+    runner: asyncio.Runner, *, aggregation: Aggregation = "filter", steps: Sequence[int] | None = None,
 ) -> Averaged:  # fmt: skip
     """Reduce pseudo-gradients with the swarm's own all-reduce, its streams joined end to end without a network.
 
@@ -134,9 +129,10 @@ def average_in_memory(
         vectors: [n] float32, what each contributes.
         weights: of each.
         runner: of the event loop that the all-reduce runs in.
+        steps: inner steps that each announced; absent: all as many.
     """
     numel, names = vectors[0].numel(), [member.name for member in members]
-    parts = partition(numel, names, [1] * len(names), BLOCK, PART_VALUES)
+    parts = parts_of(numel, names)
     exchanges: dict[str, Exchange] = {}
 
     async def open_stream(sender: str, reducer: str, requests: AsyncIterator[AveragingData]) -> Replies:
@@ -150,6 +146,7 @@ def average_in_memory(
             me=member.name, members=names, weights=weights, parts=parts, ledger=PartLedger(parts),
             vector=vector + member.residuals.contribution, residuals=member.residuals, codec=codec,
             group_id=b"simulation", timeouts=_NO_TIMEOUT, open_stream=partial(open_stream, member.name),
+            steps=steps, aggregation=aggregation,
         )  # fmt: skip
 
     async def exchange_all() -> None:
@@ -160,4 +157,13 @@ def average_in_memory(
     for index, part in enumerate(parts):
         if (encoded := ledger.encoded(index)) is not None:  # a part that nobody could average counts as zero
             values[part.start : part.stop] = codec.decode(encoded, part.numel)
-    return Averaged(values, sum(exchange.traffic.sent for exchange in exchanges.values()))
+    return Averaged(values, sum(exchange.traffic.sent for exchange in exchanges.values()), _dropped(exchanges.values()))
+
+
+def _dropped(exchanges: Iterable[Exchange]) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for exchange in exchanges:
+        for reasons in exchange.dropped.values():
+            for member, reason in reasons.items():
+                found[member][reason] += 1
+    return {member: dict(sorted(found[member].items())) for member in sorted(found)}

@@ -7,11 +7,17 @@ import math
 from importlib.util import find_spec
 from itertools import pairwise
 
+from pydantic import Field
 from rich.table import Table
 
 from cotrain.errors import CotrainError
 from cotrain.request import CamelModel
+from cotrain.sections import Aggregation
 
+_RULES: dict[Aggregation, str] = {
+    "filter": "weighted mean of what passes the filter", "centered-clip": "centered clipping",
+    "median": "coordinate-wise median", "mean": "weighted mean",
+}  # fmt: skip
 PLOT_INCHES = (7.0, 4.5)
 PLOT_DOTS_PER_INCH = 120
 
@@ -38,15 +44,17 @@ class SimulatedRound(CamelModel):
     validation_loss: float | None = None
     """Of the outer parameters; absent where they were not evaluated, or if it is not finite."""
     peers: int = 0
-    """Members whose contributions were counted."""
+    """Members whose contributions carried weight; some may be left out all the same."""
     steps: tuple[int, ...] = ()
-    """Inner steps that each member brought."""
+    """Inner steps that each member announced."""
     weights: tuple[float, ...] = ()
-    """Share of each member in the average."""
+    """Share of each member in the average, if it is not left out."""
     bytes_sent: int = 0
     """By all members together, as handed to the transport."""
     failed_attempts: int = 0
     """Times that too few peers met before this round could be closed."""
+    dropped: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Members that were left out: why, and of how many parts' averages."""
 
 
 class BaselinePoint(CamelModel):
@@ -72,7 +80,7 @@ class SimulationReport(CamelModel):
     averaging_s: float
     liars: int
     lie: str | None
-    aggregation: str
+    aggregation: Aggregation
     """The rule that made averages of contributions."""
     codec: str
     inner_steps: int
@@ -102,11 +110,24 @@ def summary_lines(report: SimulationReport) -> list[str]:
     last, baseline = report.rounds[-1], report.data_parallel[-1]
     return [
         f"{report.peers} virtual peers{liars}{drop}; {report.parameters:,} parameters, codec {report.codec}, "
-        f"averages by {report.aggregation}, seed {report.seed}",
+        f"averages by {_RULES[report.aggregation]}, seed {report.seed}",
         f"DiLoCo         {ended} after {last.tokens:,} tokens in {last.round} rounds",
         f"data-parallel  validation loss {_figure(report.data_parallel_validation_loss)} after "
         f"{baseline.tokens:,} tokens in {baseline.step} steps",
         f"ratio          {_figure(report.ratio)}",
+        *_dropped_lines(report),
+    ]
+
+
+def _dropped_lines(report: SimulationReport) -> list[str]:
+    """Who was left out of averages, in how many rounds, and why."""
+    rounds: dict[tuple[str, str], int] = {}
+    for row in report.rounds:
+        for key in ((peer, reason) for peer, reasons in row.dropped.items() for reason in reasons):
+            rounds[key] = rounds.get(key, 0) + 1
+    return [
+        f"left out       {peer} in {count} of {report.rounds[-1].round} rounds ({reason})"
+        for (peer, reason), count in sorted(rounds.items())
     ]
 
 

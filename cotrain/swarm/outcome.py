@@ -1,0 +1,45 @@
+"""What came of a round: its outcome, or the reasons for which it was not closed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cotrain.errors import SwarmError
+from cotrain.train.diloco import RoundTotals
+
+
+class OutdatedStateError(SwarmError):
+    """This peer's outer state is not the one that the group's majority holds: it must download that first."""
+
+
+class MinorityError(SwarmError):
+    """Those that met are too few to close the round for the swarm."""
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a closed round was, for the log and the outer step. The average itself lies in the shared tensor.
+
+    Attributes:
+        members: peer ids, in the order in which contributions are summed.
+        weights: of each member.
+        totals: samples and positions of the round.
+        zeroed_parts: parts that nobody held.
+        suspects: members that failed to send or to reduce.
+        dropped: members that this peer left out of one of its parts, and why.
+        seconds: spent `matchmaking` and `reducing`.
+        bytes_sent, bytes_received: messages of this peer in the round.
+    """
+
+    round: int
+    members: tuple[str, ...]
+    weights: tuple[float, ...]
+    totals: RoundTotals
+    zeroed_parts: int
+    suspects: tuple[str, ...]
+    dropped: Mapping[str, str]
+    matchmaking_s: float
+    reducing_s: float
+    bytes_sent: int
+    bytes_received: int
