@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import logging
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from cotrain.logs import configure_logging
 from cotrain.paths import CONTROL_FILE
 from cotrain.process import bind_future_children, bind_to_parent
 from cotrain.status import Control, State, TrainingStopped, WishName, write_control
-from cotrain.train.launch import in_launch, is_first_rank, launch, run_rank
+from cotrain.train.launch import in_launch, is_first_rank, launch, leave, run_rank
 from cotrain.train.reporter import StatusReporter
 from node.job import Job, read_job
 
@@ -164,4 +163,4 @@ class _Run:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import psutil
 
@@ -70,6 +70,20 @@ def run_rank(work: Callable[[], int]) -> int:
         with contextlib.suppress(FileExistsError), (Path(folder) / FAILURE_FILE).open("x", encoding="utf-8") as file:
             json.dump(_as_json(failure, traceback.format_exc()), file, default=str)
         return failure.exit_code
+
+
+def leave(code: int) -> NoReturn:
+    """End this process with an exit code: the last statement of a program whose main function calls `run_rank`.
+
+    A rank ends at once: threads of torch's collectives may still run, and where the interpreter takes them apart first
+    the process aborts, whatever it has done.
+    """
+    if in_launch():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        logging.shutdown()
+        os._exit(code)
+    sys.exit(code)
 
 
 def launch(module: str, arguments: Sequence[str], *, processes: int) -> int:

@@ -19,7 +19,7 @@ from transformers import AlbertConfig, AlbertForMaskedLM, LlamaConfig, LlamaForC
 
 from cotrain.errors import ConfigError
 from cotrain.sections import TrainSection
-from cotrain.train.launch import launch, run_rank
+from cotrain.train.launch import launch, leave, run_rank
 from cotrain.train.optim import build_inner_optimizer
 from cotrain.train.parallel import ParallelGroup
 
@@ -191,4 +191,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -211,7 +211,9 @@ def test_when_memory_runs_out_micro_batches_are_halved_and_the_step_stays_what_i
         done = subprocess.run(
             [sys.executable, "-c", OUT_OF_MEMORY, str(tmp_path / str(room)), str(data), str(room)], cwd=ROOT,
             check=True, capture_output=True, text=True, timeout=240,
-            env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"},
+            env={"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1",
+                 # what is freed goes back at once: else the limit's room depends on what earlier steps left mapped
+                 "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"},
         )  # fmt: skip
         outcomes.append(json.loads(done.stdout.splitlines()[-1]))
     roomy, tight = outcomes
