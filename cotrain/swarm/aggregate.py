@@ -132,20 +132,18 @@ def aggregate(rule: Aggregation, contributions: Sequence[Contribution], numel: i
     if rule == "centered-clip" and len(counted) >= FEWEST_TO_JUDGE:
         return Aggregated(_centered_clip(counted), dropped)
     if rule == "filter" and len(counted) >= FEWEST_TO_JUDGE:
-        lengths = [norm(c.values) for c in counted]
-        cosines = _cosines(counted, lengths)
-        dropped |= _outliers(counted, lengths, cosines)
-        counted = _bounded(counted, lengths, cosines)
-    kept = [c for c in counted if c.member not in dropped]
-    return Aggregated(weighted_mean([c.values for c in kept], [c.weight for c in kept]), dropped)
+        outliers, counted = _filter(counted)
+        dropped |= outliers
+    return Aggregated(weighted_mean([c.values for c in counted], [c.weight for c in counted]), dropped)
 
 
 def _refusal(contribution: Contribution, numel: int) -> Reason | None:
-    if contribution.values.shape != (numel,):
+    if contribution.values.shape != (numel,) or numel == 0:
         return "wrong size"
     if not 0.0 <= contribution.weight <= MOST_WEIGHT:  # NaN is not
         return "weight out of bounds"
-    return None if bool(torch.isfinite(contribution.values).all()) else "not finite"
+    extremes = torch.stack([contribution.values.amin(), contribution.values.amax()])  # NaN comes through both
+    return None if bool(torch.isfinite(extremes).all()) else "not finite"
 
 
 @torch.no_grad()
@@ -163,6 +161,27 @@ def weighted_mean(contributions: Sequence[Tensor], weights: Sequence[float]) -> 
 
 
 # ---------------------------------------------------------------------------------------------- the filter
+def _filter(contributions: Sequence[Contribution]) -> tuple[dict[str, Reason], list[Contribution]]:
+    """Whom to leave out, and the others with what they may at most be.
+
+    Agreement is measured among those that are left: whoever was left out has no say in who counts as ordinary.
+    """
+    lengths = [norm(c.values) for c in contributions]
+    cosines = _cosines(contributions, lengths)
+    dropped = _outliers(contributions, lengths, cosines)
+    kept = [(c, length) for c, length in zip(contributions, lengths, strict=True) if c.member not in dropped]
+    if dropped:
+        cosines = _cosines([c for c, _ in kept], [length for _, length in kept])
+    agreement = LEAST_AGREEMENT * _lower_median(cosines)
+    ordinary_length, ordinary_weight = _lower_median(lengths), _lower_median([c.weight for c in contributions])
+    return dropped, [
+        _shortened(c, length, LONGEST_TO_MEDIAN * ordinary_length)
+        if cosine >= agreement
+        else _shortened(replace(c, weight=min(c.weight, ordinary_weight)), length, ordinary_length)
+        for (c, length), cosine in zip(kept, cosines, strict=True)
+    ]
+
+
 def _cosines(contributions: Sequence[Contribution], lengths: Sequence[float]) -> list[float]:
     """Of the angles between contributions and their coordinate-wise median; 0 where one of the two is zero."""
     median = coordinate_median([c.values for c in contributions])
@@ -191,20 +210,6 @@ def _outliers(
         if len(found) < most:
             found.setdefault(member, "points away")
     return found
-
-
-def _bounded(
-    contributions: Sequence[Contribution], lengths: Sequence[float], cosines: Sequence[float]
-) -> list[Contribution]:
-    """The contributions with what they may at most be: claims count in full only for those that agree with the rest."""
-    agreement = LEAST_AGREEMENT * _lower_median(cosines)
-    ordinary, weight = _lower_median(lengths), _lower_median([c.weight for c in contributions])
-    return [
-        _shortened(c, length, LONGEST_TO_MEDIAN * ordinary)
-        if cosine >= agreement
-        else _shortened(replace(c, weight=min(c.weight, weight)), length, ordinary)
-        for c, length, cosine in zip(contributions, lengths, cosines, strict=True)
-    ]
 
 
 def _shortened(contribution: Contribution, length: float, longest: float) -> Contribution:
