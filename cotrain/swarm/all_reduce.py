@@ -29,6 +29,7 @@ from torch import Tensor
 from cotrain.errors import SwarmError
 from cotrain.sections import Aggregation
 from cotrain.swarm.aggregate import Contribution, Reason, longest_average, reduce_part
+from cotrain.swarm.notary import Notary
 from cotrain.swarm.parts import Part, PartLedger
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.codec import Codec
@@ -102,6 +103,7 @@ class Exchange:
         open_stream: `open_stream(reducer, requests)` -> replies.
         steps: inner steps that each member announced; absent: all as many.
         aggregation: the session's rule.
+        notary: signs what is sent and checks what is received; absent: parts travel without signatures.
         dropped: part -> member -> why it has no part in the average that this member made.
     """
 
@@ -120,6 +122,7 @@ class Exchange:
     traffic: Traffic = field(default_factory=Traffic)
     steps: Sequence[int] | None = None
     aggregation: Aggregation = "filter"
+    notary: Notary | None = None
     dropped: dict[int, dict[str, Reason]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -195,23 +198,25 @@ class Exchange:
         encoded = self.codec.encode(values)
         lost = self.residuals.contribution[part.start : part.stop]
         torch.sub(values, self.codec.decode(encoded, part.numel), out=lost)
-        return encoded
+        return encoded if self.notary is None else self.notary.sign(index, encoded)
 
     def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes | None]:
         index, message = numbered
-        encoded, part = message.tensor_part.buffer, self.parts[index]
+        received, part = message.tensor_part.buffer, self.parts[index]
         if message.code == averaging_pb2.BAD_GROUP_ID:
             raise NotInGroup("gave up the group that others believe in", field=part.reducer)
         if message.code != averaging_pb2.AVERAGED_PART:
             raise SwarmError(f"answered with code {message.code}", field=part.reducer)
-        return index, encoded if self.credible(index, encoded) else None
+        return index, received if self.credible(index, received) else None
 
-    def credible(self, index: int, encoded: bytes) -> bool:
-        """Whether an encoded average of a part is no longer than honest contributions could make it.
+    def credible(self, index: int, received: bytes) -> bool:
+        """Whether an average of a part, as it travels, is no longer than honest contributions could make it.
 
         To be asked of averages that come another way, too, before this member votes for them; what a quorum has
-        decided is taken all the same. Raises ValueError for a wrong size or a value that is not finite.
+        decided is taken all the same. Raises ValueError for a wrong size, a value that is not finite or, with a
+        notary, an average that its reducer has not signed.
         """
+        encoded = received if self.notary is None else self.notary.unseal(index, received)
         length = _norm(self.codec.decode(encoded, self.parts[index].numel))
         longest = self._longest(self.parts[index])
         if length > longest:
@@ -262,7 +267,7 @@ class Exchange:
                     raise SwarmError("sent more parts than it was asked for", field=sender)
                 if message.code == averaging_pb2.INTERNAL_ERROR:
                     raise SwarmError(f"could not encode part {index}", field=sender)
-                if len(message.tensor_part.buffer) != self.codec.encoded_bytes(self.parts[index].numel):
+                if len(message.tensor_part.buffer) != self._contribution_bytes(index):
                     raise SwarmError(f"sent part {index} in a wrong size", field=sender)
                 if index in self._inbox:
                     self._inbox[index][sender] = message.tensor_part.buffer
@@ -273,6 +278,10 @@ class Exchange:
             raise SwarmError("ended its stream early", field=sender)
         except Exception as error:
             self._drop(sender, str(error) or type(error).__name__)
+
+    def _contribution_bytes(self, index: int) -> int:
+        overhead = 0 if self.notary is None else self.notary.contribution_overhead
+        return self.codec.encoded_bytes(self.parts[index].numel) + overhead
 
     async def _drop_silent_senders(self) -> None:
         await asyncio.sleep(self.timeouts.sender_s)
@@ -311,7 +320,8 @@ class Exchange:
         for member, weight, steps in zip(self.members, self.weights, self._steps, strict=True):
             if member != self.me and member not in received:
                 continue
-            values = self._own_contribution(part) if member == self.me else self._decode(part, member, received[member])
+            own = member == self.me
+            values = self._own_contribution(part) if own else self._decode(index, member, received[member])
             if values is None:
                 unusable[member] = "not finite"
             else:
@@ -324,7 +334,7 @@ class Exchange:
         if reduced.norm > self._longest(part):
             raise SwarmError(f"its norm of {reduced.norm:.3g} is more than honest contributions could give it")
         lost.copy_(reduced.lost)
-        return reduced.encoded
+        return reduced.encoded if self.notary is None else self.notary.seal(index, reduced.encoded)
 
     def _own_contribution(self, part: Part) -> Tensor | None:
         values = self.vector[part.start : part.stop]
@@ -334,9 +344,10 @@ class Exchange:
         self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
         return values
 
-    def _decode(self, part: Part, member: str, encoded: bytes) -> Tensor | None:
+    def _decode(self, index: int, member: str, received: bytes) -> Tensor | None:
         try:
-            return self.codec.decode(encoded, part.numel)
+            encoded = received if self.notary is None else self.notary.genuine(index, member, received)
+            return self.codec.decode(encoded, self.parts[index].numel)
         except ValueError as error:
             logger.warning(f"a contribution of {member} ignored: {error}")
             self.suspects.add(member)

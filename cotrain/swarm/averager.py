@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Annotated, Any, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
+from typing import Any, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
 
 import torch
 from google.protobuf.wrappers_pb2 import BytesValue
@@ -23,80 +22,91 @@ from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.proto import averaging_pb2
 from hivemind.proto.averaging_pb2 import AveragingData
 from hivemind.utils import MPFuture, get_dht_time, get_logger
-from hivemind.utils.asyncio import achain, aiter_with_timeout, as_aiter
-from pydantic import BaseModel, ConfigDict, Field
+from hivemind.utils.asyncio import achain, as_aiter
 from torch import Tensor
 
 from cotrain.errors import SwarmError
+from cotrain.membership.certificate import Role
+from cotrain.membership.document import MembershipSource, certificate_of
 from cotrain.membership.sealed import MembershipError
 from cotrain.sections import Aggregation
 from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Traffic
-from cotrain.swarm.commit import Agreement, Links, Vote
+from cotrain.swarm.audit import Witness
+from cotrain.swarm.audit_service import AuditService, fetch_inputs
+from cotrain.swarm.claims import Claim
+from cotrain.swarm.commit import Agreement
+from cotrain.swarm.draw import AUDITS_PER_ROUND
+from cotrain.swarm.evidence import Evidence, TwoVotes, accuse
+from cotrain.swarm.feedback import ErrorFeedback
 from cotrain.swarm.gate import Gate
-from cotrain.swarm.group import GroupSearch, MembersOnly, read_announcements
-from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcome
-from cotrain.swarm.parts import PART_VALUES, PartLedger, partition
-from cotrain.swarm.results import RoundService
-from cotrain.swarm.rounds import (
-    Announcement,
-    Quorate,
-    averaging_weights,
-    missing_for_majority,
-    quorate_members,
-    round_totals,
+from cotrain.swarm.group import (
+    GroupSearch,
+    MembersOnly,
+    learn_announced,
+    quorate_of,
+    read_announcements,
+    roles_of,
+    terms_of,
 )
+from cotrain.swarm.groups import DecidedRound, Group, GroupTable
+from cotrain.swarm.inquiry import Inquiry
+from cotrain.swarm.links import PartsRequest, Vote, links_over
+from cotrain.swarm.notary import Notary, PartInputs
+from cotrain.swarm.outcome import RoundOutcome
+from cotrain.swarm.parts import PartLedger
+from cotrain.swarm.results import RoundService
+from cotrain.swarm.rounds import Announcement, round_totals
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
-from cotrain.train.codec import BLOCK, Codec
+from cotrain.swarm.terms import CodecName, GroupTerms
+from cotrain.swarm.votes import Decision, Electorate, Signer, Word
+from cotrain.train.codec import make_codec
 
 logger = get_logger(__name__)
 
-GROUP_WAIT_S = 2.0
-"""How long a message may arrive before its group is known here."""
-
-
-class PartsRequest(BaseModel):
-    """Members ask for the bytes of parts of their group."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    group: Annotated[str, Field(pattern=r"^[0-9a-f]{1,128}$")]
-    indices: Annotated[list[Annotated[int, Field(ge=0, le=100_000)]], Field(max_length=100_000)]
-
-
-@dataclass
-class _Group:
-    """A group that this peer is or was a member of."""
-
-    round: int
-    members: tuple[str, ...]
-    exchange: Exchange
-    agreement: Agreement
-
 
 class RoundAverager(DecentralizedAverager):
-    """Averages one flat pseudo-gradient a round; serves the outer state and the last rounds' averages."""
+    """Averages one flat pseudo-gradient a round; serves the outer state and the last rounds' averages.
+
+    What it does follows from its certificate. A reducer averages parts, votes, and can be called. A contributor only
+    calls: it brings its own and asks for what came of it.
+    """
 
     # hivemind caches the table of RPCs in these; a subclass would inherit the table of its parent
     _rpc_handlers = None
     _stub_type = None
 
     def __init__(
-        self, vector: Tensor, dht: DHT, *, session: str, codec: Codec, state: SharedState, gate: Gate,
-        matchmaking_s: float, aggregation: Aggregation = "filter", min_peers: int = 1, timeouts: Timeouts | None = None,
+        self, vector: Tensor, dht: DHT, *, session: str, codec: CodecName, state: SharedState, gate: Gate,
+        membership: MembershipSource, signer: Signer, matchmaking_s: float, min_peers: int = 1,
+        aggregation: Aggregation = "filter", audits_per_round: float = AUDITS_PER_ROUND,
+        timeouts: Timeouts | None = None, on_evidence: Callable[[Evidence], None] = lambda evidence: None,
     ):  # fmt: skip
-        """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory."""
-        self._codec, self._timeouts, self._gate = codec, timeouts or Timeouts(), gate
-        self._state_service = StateService(state, gate)
-        self._residuals: Residuals | None = None
-        self._groups: dict[str, _Group] = {}
-        self._group_opened: asyncio.Event | None = None
-        self._round_service = RoundService(gate)
-        self._matchmaking_s, self._min_peers, self._aggregation = matchmaking_s, min_peers, aggregation
+        """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory.
+
+        `membership` is this peer's own, `signer` its key. `on_evidence` is called in the averager's process as soon as
+        something is found; the training process gets it with the next outcome.
+        """
+        self._codec_name, self._codec, self._aggregation = codec, make_codec(codec), aggregation
+        self._timeouts, self._gate, self._signer = timeouts or Timeouts(), gate, signer
+        self._membership, self._role = membership, _own_role(membership)
+        self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
+        self._feedback = ErrorFeedback(vector.numel())
+        self._groups = GroupTable()
+        self._before: DecidedRound | None = None
+        self._state_service, self._round_service = StateService(state, gate), RoundService(gate)
+        self._audit_service = AuditService(gate, self._groups.of, per_round=audits_per_round)
+        self._witness = Witness(signer, self._fetch_inputs, per_round=audits_per_round)
+        self._on_evidence = on_evidence
+        self._evidence: list[Evidence] = []
+        self._audits: set[asyncio.Task[None]] = set()
         super().__init__(
             [vector], dht, start=True, prefix=session, target_group_size=None,
             min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
+            client_mode=True if self._role == "contribute" else None,
         )  # fmt: skip
+        if self.client_mode:  # hivemind gives it no handlers; this one others need, over connections that it opened
+            self._outer_pipe.send(("_answer_introductions", [], {}))
 
     # ---------------------------------------------------------------------------- in the training process
     def close_round(self, announcement: Announcement) -> MPFuture:
@@ -121,14 +131,18 @@ class RoundAverager(DecentralizedAverager):
     # ---------------------------------------------------------------------------- in the averager's process
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
         renew_thread_pool()
-        self._group_opened = asyncio.Event()
         await super().add_p2p_handlers(p2p, *args, **kwargs)
         await self._gate.add_p2p_handlers(p2p, namespace=self.prefix)
         await self._state_service.add_p2p_handlers(p2p, namespace=self.prefix)
         await self._round_service.add_p2p_handlers(p2p, namespace=self.prefix)
+        await self._audit_service.add_p2p_handlers(p2p, namespace=self.prefix)
+
+    async def _answer_introductions(self) -> None:
+        renew_thread_pool()
+        await self._gate.add_p2p_handlers(self._p2p, namespace=self.prefix)
 
     async def _forget_residuals(self) -> None:
-        self._residuals = None
+        self._feedback.forget()
 
     async def _learn_revocations(self, sealed: list[str]) -> None:
         for text in sealed:
@@ -147,9 +161,13 @@ class RoundAverager(DecentralizedAverager):
     async def _close_round(self, *, announcement: Announcement, future: MPFuture) -> None:
         try:
             started = time.monotonic()
-            group = await self._find_group(announcement, announcement.alive)
+            credential = self._membership.current().credential.model_dump_json(by_alias=True)
+            mine = announcement.model_copy(update={"credential": credential})
+            info = await self._find_group(mine, announcement.alive)
             matchmaking_s = time.monotonic() - started
-            future.set_result(await self._average_with(group, announcement, matchmaking_s))
+            decided, outcome = await self._average_with(info, mine, matchmaking_s)
+            future.set_result(outcome)
+            self._audit_soon(decided)
         except SwarmError as error:
             future.set_exception(error)
         except Exception as error:
@@ -173,9 +191,6 @@ class RoundAverager(DecentralizedAverager):
         except Exception as error:
             raise SwarmError(f"looking for a group failed: {error!r}") from error
         if group is not None:
-            strangers = [str(peer) for peer in group.peer_ids if not await self._admits(peer)]
-            if strangers:
-                raise SwarmError(f"the group's leader let in {', '.join(strangers)}, who may not average here")
             return group
         raise SwarmError(
             f"no group formed within {search.deadline - scheduled + self._matchmaking_s:.1f} s, "
@@ -183,82 +198,105 @@ class RoundAverager(DecentralizedAverager):
             hint="local work is kept and the round is tried again",
         )
 
-    async def _average_with(self, info: GroupInfo, mine: Announcement, matchmaking_s: float) -> RoundOutcome:
-        started, me = time.monotonic(), self.peer_id.to_base58()
+    async def _average_with(
+        self, info: GroupInfo, mine: Announcement, matchmaking_s: float
+    ) -> tuple[DecidedRound, RoundOutcome]:
+        started, me = time.monotonic(), self._signer.peer_id
         announcements = read_announcements(info)
-        quorate = quorate_members(announcements)
-        if me not in quorate.members:
-            raise OutdatedStateError(
-                f"holds round {mine.round} ({mine.digest[:12]}), the group holds round {quorate.round} "
-                f"({quorate.digest[:12]})",
-                details={"round": quorate.round, "digest": quorate.digest},
-            )
-        said = [announcements[member] for member in quorate.members]
-        if missing := missing_for_majority(said, self._min_peers):
-            raise MinorityError(
-                f"{len(said)} peers with the same state met, {len(said) + missing} are needed",
-                hint="local work is kept and the round is tried again",
-            )
-        totals = round_totals(said)
-        numel = self._averaged_tensors[0].numel()
-        residuals = (self._residuals or Residuals.zeros(numel)).clone()
-        group = self._open_group(info.group_id, quorate, said, residuals)
-        self._register(info.group_id.hex(), group)
-        await group.exchange.run()
+        if announcements.get(me) != mine:
+            raise SwarmError("the group's leader changed what this peer announced")
+        roles = roles_of(announcements, self._gate, me, self._role)
+        quorate = quorate_of(announcements, me, self._min_peers)
+        terms = terms_of(
+            quorate, announcements, roles, session=self.prefix, group=info.group_id.hex(),
+            numel=self._averaged_tensors[0].numel(), codec=self._codec_name, aggregation=self._aggregation,
+        )  # fmt: skip
+        residuals = self._feedback.for_round(terms.round, [part for part in terms.parts if part.reducer == me])
+        group = self._open_group(terms, residuals)
+        self._groups.register(group)
+        exchange = group.exchange
+        await exchange.run()
+        made = exchange.ledger.manifest
         manifest = await group.agreement.decide()
-        encoded = [group.exchange.ledger.encoded(i) if d is not None else None for i, d in enumerate(manifest)]
-        await asyncio.get_running_loop().run_in_executor(None, self._apply, group, encoded)
-        self._residuals = residuals
-        self._round_service.keep(quorate.round, totals, group.exchange.parts, encoded)
-        traffic = group.exchange.traffic
-        return RoundOutcome(
-            round=quorate.round, members=quorate.members, weights=tuple(group.exchange.weights), totals=totals,
-            zeroed_parts=manifest.count(None), suspects=tuple(sorted(group.exchange.suspects)),
-            dropped=_dropped_members(group.exchange),
+        assert group.agreement.decision is not None
+        decided = DecidedRound(terms, group.agreement.decision, exchange.ledger)
+        encoded = decided.averages()
+        await asyncio.get_running_loop().run_in_executor(None, self._apply, terms, encoded)
+        mine_decided = [p for i, p in enumerate(terms.parts) if p.reducer == me and made[i] == manifest[i] is not None]
+        self._feedback.keep(terms.round, residuals, mine_decided)
+        totals = round_totals([announcements[member] for member in terms.members])
+        self._round_service.keep(terms.round, totals, terms.parts, encoded)
+        evidence, self._evidence = tuple(self._evidence), []
+        return decided, RoundOutcome(
+            round=terms.round, members=terms.members, weights=tuple(map(float, terms.weights)), totals=totals,
+            zeroed_parts=manifest.count(None), suspects=tuple(sorted(exchange.suspects)),
             matchmaking_s=matchmaking_s, reducing_s=time.monotonic() - started,
-            bytes_sent=traffic.sent, bytes_received=traffic.received,
+            bytes_sent=exchange.traffic.sent, bytes_received=exchange.traffic.received, reducers=terms.reducers,
+            dropped={member: why for found in exchange.dropped.values() for member, why in sorted(found.items())},
+            evidence=evidence,
         )  # fmt: skip
 
-    def _open_group(
-        self,
-        group_id: bytes,
-        quorate: Quorate,
-        said: Sequence[Announcement],
-        residuals: Residuals,
-    ) -> _Group:
-        members, weights = quorate.members, averaging_weights(said)
-        me, vector = self.peer_id.to_base58(), self._averaged_tensors[0]
-        parts = partition(vector.numel(), members, [1] * len(members), BLOCK, PART_VALUES)
-        ledger, suspects, traffic = PartLedger(parts), set[str](), Traffic()
+    def _open_group(self, terms: GroupTerms, residuals: Residuals) -> Group:
+        me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), set[str](), Traffic()
+        vector = self._averaged_tensors[0] + residuals.contribution
+        notary = Notary(terms, self._signer, vector=vector, residual=residuals.average.clone())
         exchange = Exchange(
-            me=me, members=members, weights=weights, parts=parts, ledger=ledger,
-            vector=vector + residuals.contribution, residuals=residuals, codec=self._codec, group_id=group_id,
-            open_stream=self._open_stream, timeouts=self._timeouts, suspects=suspects, traffic=traffic,
-            steps=[one.steps for one in said], aggregation=self._aggregation,
+            me=me, members=terms.members, weights=[float(weight) for weight in terms.weights], parts=terms.parts,
+            ledger=ledger, vector=vector, residuals=residuals, codec=self._codec,
+            group_id=bytes.fromhex(terms.group), open_stream=self._open_stream, timeouts=self._timeouts,
+            suspects=suspects, traffic=traffic, steps=terms.steps, aggregation=terms.aggregation, notary=notary,
         )  # fmt: skip
+        links = links_over(self._stub, terms.group, traffic, self._timeouts.vote_s)
+        electorate = Electorate.of(terms)
+        if me not in terms.reducers:
+            inquiry = Inquiry(
+                electorate=electorate, ledger=ledger, links=links, suspects=suspects, first=terms.members.index(me)
+            )
+            return Group(terms, exchange, notary, inquiry)
         agreement = Agreement(
-            group=group_id.hex(), me=me, members=members, ledger=ledger, suspects=suspects,
-            links=self._links(group_id, traffic), timeout_s=self._timeouts.vote_s,
+            electorate=electorate, signer=self._signer, ledger=ledger, links=links, suspects=suspects,
+            timeout_s=self._timeouts.vote_s, believes=exchange.credible,
+            on_contradiction=lambda first, second: self._accuse_voter(terms, first, second),
         )  # fmt: skip
-        return _Group(quorate.round, members, exchange, agreement)
-
-    def _register(self, group: str, state: _Group) -> None:
-        assert self._group_opened is not None
-        self._groups[group] = state
-        for old in list(self._groups)[:-2]:
-            del self._groups[old]
-        self._group_opened.set()  # wakes all that wait; those who come later wait for the next one
-        self._group_opened = asyncio.Event()
+        return Group(terms, exchange, notary, agreement)
 
     @torch.no_grad()
-    def _apply(self, group: _Group, encoded: Sequence[bytes | None]) -> None:
+    def _apply(self, terms: GroupTerms, encoded: Sequence[bytes | None]) -> None:
         vector = self._averaged_tensors[0]
-        for part, buffer in zip(group.exchange.parts, encoded, strict=True):
+        for part, buffer in zip(terms.parts, encoded, strict=True):
             values = vector[part.start : part.stop]
             if buffer is None:
                 values.zero_()
             else:
                 values.copy_(self._codec.decode(buffer, part.numel))
+
+    # ------------------------------------------------------------------------------------------ audits
+    def _audit_soon(self, decided: DecidedRound) -> None:
+        """Beside the next round: nobody waits for it."""
+        before, self._before = self._before, decided
+        task = asyncio.create_task(self._audit(decided, before))
+        self._audits.add(task)
+        task.add_done_callback(self._audits.discard)
+
+    async def _audit(self, decided: DecidedRound, before: DecidedRound | None) -> None:
+        try:
+            for evidence in await self._witness.look_at(decided, before):
+                self._found(evidence)
+        except Exception:
+            logger.warning(f"the audit of round {decided.terms.round} failed", exc_info=True)
+
+    async def _fetch_inputs(self, terms: GroupTerms, claim: Claim, decision: Decision) -> PartInputs:
+        return await fetch_inputs(
+            self._p2p, self.prefix, terms, claim, decision, timeout_s=self._timeouts.reducer_s
+        )  # fmt: skip
+
+    def _accuse_voter(self, terms: GroupTerms, first: Word, second: Word) -> None:
+        self._found(accuse(TwoVotes(terms=terms, words=(first, second)), self._signer, now=time.time()))
+
+    def _found(self, evidence: Evidence) -> None:
+        logger.warning(f"{evidence}")
+        self._evidence.append(evidence)
+        self._on_evidence(evidence)
 
     # ------------------------------------------------------------------------------------------ links to other members
     def _stub(self, peer: str) -> Any:
@@ -269,44 +307,12 @@ class RoundAverager(DecentralizedAverager):
             async for message in replies:
                 yield message
 
-    def _links(self, group_id: bytes, traffic: Traffic) -> Links:
-        async def call(peer: str, vote: Vote) -> Vote:
-            message = BytesValue(value=vote.model_dump_json().encode())
-            traffic.sent += message.ByteSize()
-            answer = await self._stub(peer).rpc_vote(message, timeout=self._timeouts.vote_s)
-            traffic.received += answer.ByteSize()
-            return Vote.model_validate_json(answer.value)
-
-        async def fetch(peer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, bytes]]:
-            request = PartsRequest(group=group_id.hex(), indices=list(indices))
-            call = self._stub(peer).rpc_fetch_parts(BytesValue(value=request.model_dump_json().encode()))
-            async with aclosing(await call) as stream:
-                messages = aiter_with_timeout(stream, self._timeouts.vote_s)
-                for _ in indices:
-                    message = await anext(messages)
-                    traffic.received += message.ByteSize()
-                    yield int.from_bytes(message.value[:4], "big"), message.value[4:]
-
-        return Links(call, fetch)
-
-    async def _group_of(self, group: str, caller: str) -> _Group:
-        """The group that a message is about; raises SwarmError for one that this peer and the caller are not in."""
-        try:
-            async with asyncio.timeout(GROUP_WAIT_S):
-                while group not in self._groups:
-                    assert self._group_opened is not None
-                    await self._group_opened.wait()
-        except TimeoutError:
-            raise SwarmError(f"not a member of group {group[:12]}") from None
-        if caller not in self._groups[group].members:
-            raise SwarmError(f"is not a member of group {group[:12]}", field=caller)
-        return self._groups[group]
-
     # ------------------------------------------------------------------------------------------ RPCs
     async def rpc_join_group(
         self, request: averaging_pb2.JoinRequest, context: P2PContext
     ) -> AsyncIterator[averaging_pb2.MessageFromLeader]:
         """hivemind's own, for members; the word that the group begins must not be lost: it would begin without us."""
+        learn_announced(self._gate, context.remote_id.to_base58(), request.gather)
         if not await self._admits(context.remote_id):
             yield averaging_pb2.MessageFromLeader(code=averaging_pb2.PROTOCOL_VIOLATION)
             return
@@ -324,7 +330,7 @@ class RoundAverager(DecentralizedAverager):
         sender = context.remote_id.to_base58()
         first = await asyncio.wait_for(anext(aiter(stream)), self._timeouts.sender_s)
         try:
-            group = await self._group_of(first.group_id.hex(), sender)
+            group = await self._groups.of(first.group_id.hex(), sender)
         except SwarmError:
             yield AveragingData(code=averaging_pb2.BAD_GROUP_ID)
             await await_hang_up()
@@ -337,7 +343,7 @@ class RoundAverager(DecentralizedAverager):
         if not await self._admits(context.remote_id):
             return BytesValue()
         caller, vote = context.remote_id.to_base58(), Vote.model_validate_json(request.value)
-        group = await self._group_of(vote.group, caller)
+        group = await self._groups.of(vote.group, caller)
         answer = await group.agreement.handle(caller, vote)
         return BytesValue(value=answer.model_dump_json().encode())
 
@@ -349,7 +355,7 @@ class RoundAverager(DecentralizedAverager):
         if not await self._admits(context.remote_id):
             return
         wanted = PartsRequest.model_validate_json(request.value)
-        group = await self._group_of(wanted.group, context.remote_id.to_base58())
+        group = await self._groups.of(wanted.group, context.remote_id.to_base58())
         for index in wanted.indices:
             encoded = group.exchange.ledger.encoded(index) or b""
             yield BytesValue(value=index.to_bytes(4, "big") + encoded)
@@ -363,8 +369,13 @@ class RoundAverager(DecentralizedAverager):
         yield  # makes this a stream, an empty one
 
 
-def _dropped_members(exchange: Exchange) -> dict[str, str]:
-    return {member: reason for part in exchange.dropped.values() for member, reason in sorted(part.items())}
+def _own_role(membership: MembershipSource) -> Role:
+    """What this peer takes itself for. The others go by its certificate: with one that does not hold it is alone."""
+    try:
+        return certificate_of(membership.current()).role
+    except MembershipError as error:
+        logger.warning(f"this peer's own certificate does not hold: {error}")
+        return "reduce"
 
 
 def renew_thread_pool() -> None:

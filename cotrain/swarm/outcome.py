@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cotrain.errors import SwarmError
+from cotrain.swarm.evidence import Evidence
 from cotrain.train.diloco import RoundTotals
 
 
@@ -14,7 +15,7 @@ class OutdatedStateError(SwarmError):
 
 
 class MinorityError(SwarmError):
-    """Those that met are too few to close the round for the swarm."""
+    """Those that met are too few to close the round for the swarm, or none of them may reduce."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class RoundOutcome:
         suspects: members that failed to send or to reduce.
         dropped: members that this peer left out of one of its parts, and why.
         seconds: spent `matchmaking` and `reducing`.
-        bytes_sent, bytes_received: messages of this peer in the round.
+        bytes_sent, bytes_received: messages of this peer in the round; an audit's are not among them.
+        reducers: the members that reduced and voted.
+        evidence: found in this round's votes, and by audits since the last outcome.
     """
 
     round: int
@@ -43,3 +46,5 @@ class RoundOutcome:
     reducing_s: float
     bytes_sent: int
     bytes_received: int
+    reducers: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()

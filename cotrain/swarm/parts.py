@@ -45,9 +45,14 @@ def partition(
 
 @dataclass
 class PartLedger:
-    """The encoded averages that this peer holds, by part."""
+    """The encoded averages that this peer holds, by part.
+
+    Attributes:
+        displaced: what it held, or was brought, of parts that it now holds with other bytes.
+    """
 
     parts: Sequence[Part]
+    displaced: dict[int, bytes] = field(default_factory=dict)
     _encoded: dict[int, bytes] = field(default_factory=dict)
     _digests: dict[int, str] = field(default_factory=dict)
 
@@ -55,9 +60,13 @@ class PartLedger:
         """Hold an average; a part that is already held stays as it is."""
         if index not in self._encoded:
             self._encoded[index], self._digests[index] = encoded, digest_of(encoded)
+        elif encoded != self._encoded[index]:
+            self.displaced[index] = encoded
 
     def replace(self, index: int, encoded: bytes) -> None:
         """Hold the bytes that the group decided on, in place of others."""
+        if index in self._encoded and encoded != self._encoded[index]:
+            self.displaced[index] = self._encoded[index]
         self._encoded[index], self._digests[index] = encoded, digest_of(encoded)
 
     def encoded(self, index: int) -> bytes | None:

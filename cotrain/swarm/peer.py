@@ -89,7 +89,8 @@ class SwarmPeer:
         self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
         # the averager's process has a copy of the gate, which learns for itself
         self._averager = RoundAverager(
-            self._vector, self._dht, session=config.session.id, codec=codec, state=self._shared, gate=gate,
+            self._vector, self._dht, session=config.session.id, codec=config.diloco.codec, state=self._shared,
+            gate=gate, membership=membership, signer=PeerSigner(identity_path),
             matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
             aggregation=config.swarm.aggregation,
         )  # fmt: skip

@@ -18,6 +18,7 @@ from cotrain.train.diloco import MOST_ROUND_LENGTHS, RoundTotals
 
 MOST_MEDIAN_WEIGHTS = 4
 """A member's samples count up to this many times the group's lower median."""
+MOST_CREDENTIAL_CHARACTERS = 32_768
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Announcement(BaseModel):
     """False in a late joiner's first round, which carries no weight: its inner optimizer is cold."""
     alive: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Trainers that it believes to be in the swarm, itself included."""
+    credential: Annotated[str, Field(max_length=MOST_CREDENTIAL_CHARACTERS)] = ""
+    """Its membership credential, as JSON: what it may do in the group is what the coordinator signed."""
 
 
 @dataclass(frozen=True)

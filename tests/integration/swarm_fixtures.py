@@ -19,6 +19,7 @@ import psutil
 import torch
 
 from cotrain.config import RunConfig
+from cotrain.membership.certificate import Role
 from cotrain.membership.document import HeldMembership, MembershipSource
 from cotrain.membership.issuer import Issuer
 from cotrain.peer_key import load_or_create_peer_key
@@ -131,6 +132,8 @@ class ObserverChild(_Child):
 
 
 class PeerChild(_Child):
+    role: Role = "reduce"
+
     def __init__(self, config: RunConfig, folder: Path, initial_peers: list[str], number: int):
         key = folder / f"peer{number}.key"
         peer_id = load_or_create_peer_key(key)
@@ -147,7 +150,7 @@ class PeerChild(_Child):
         self.pseudo_gradient = torch.zeros(NUMEL)
 
     def membership(self, folder: Path, config: RunConfig, peer_id: str) -> MembershipSource:
-        return HeldMembership(membership_of(folder / "keys", config.session.id, peer_id))
+        return HeldMembership(membership_of(folder / "keys", config.session.id, peer_id, role=self.role))
 
     def identity(self) -> str:
         return self.peer.peer_id

@@ -1,0 +1,75 @@
+"""What a group has agreed on before it averages: whoever signs anything about a round signs these terms along."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from cotrain.peer_key import PeerIdText
+from cotrain.sections import Aggregation
+from cotrain.swarm.parts import PART_VALUES, Part, partition
+from cotrain.train.codec import BLOCK
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256, hexadecimal."""
+Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
+"""Ed25519, hexadecimal."""
+CodecName = Literal["int4", "int8", "fp32"]
+MOST_MEMBERS = 4096
+
+
+class Statement(BaseModel):
+    """Base of what is signed or sent about a round: checked strictly, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class GroupTerms(Statement):
+    """A group, and all that the average depends on besides the contributions.
+
+    Members that were told different terms cannot vote together or send each other parts: no signature of one would
+    hold for another.
+    """
+
+    session: Annotated[str, Field(min_length=1, max_length=128)]
+    group: Annotated[str, Field(pattern=r"^[0-9a-f]{1,128}$")]
+    round: Annotated[int, Field(ge=0, le=2**40)]
+    state: Digest
+    """Digest of the outer state that the pseudo-gradients start from."""
+    members: Annotated[tuple[PeerIdText, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
+    """In the order in which contributions are summed."""
+    weights: tuple[Annotated[int, Field(ge=0, le=2**60)], ...]
+    """Counted samples of each member."""
+    steps: tuple[Annotated[int, Field(ge=0, le=2**40)], ...]
+    """Inner steps of each member."""
+    reducers: Annotated[tuple[PeerIdText, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
+    """The members that average parts and vote, by their certificates."""
+    numel: Annotated[int, Field(ge=1, le=2**40)]
+    codec: CodecName
+    aggregation: Aggregation
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> GroupTerms:
+        if len(set(self.members)) != len(self.members) or len(set(self.reducers)) != len(self.reducers):
+            raise ValueError("a peer stands in the group twice")
+        if not len(self.weights) == len(self.steps) == len(self.members):
+            raise ValueError("there must be a weight and a number of steps for each member")
+        if not set(self.reducers) <= set(self.members):
+            raise ValueError("a reducer is no member")
+        return self
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256, hexadecimal; covers every field."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The vector's parts: equal shares for the reducers, none for the others."""
+        shares = [int(member in self.reducers) for member in self.members]
+        return partition(self.numel, self.members, shares, BLOCK, PART_VALUES)
