@@ -176,6 +176,10 @@ class SwarmSection(Section):
     """Below this many peers in a round the outer state does not advance."""
     gather_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
     """Seconds that the first peers wait for `distributed.nodes` of them before round 0."""
+    max_round_s: Annotated[float, Field(ge=1.0, le=7 * 86_400.0)] = 3600.0
+    """Seconds after which a round is proposed closed with what the peers have done by then."""
+    grace: Fraction = 0.05
+    """Share of its length by which a round may go on for peers that are about to finish; the others train meanwhile."""
     matchmaking_s: Annotated[float, Field(ge=1.0, le=300.0)] = 5.0
     """Seconds to look for a group before a round is tried again."""
     record_ttl_s: Annotated[float, Field(ge=3.0, le=600.0)] = 15.0

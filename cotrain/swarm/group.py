@@ -31,6 +31,7 @@ from cotrain.swarm.rounds import (
     missing_for_majority,
     quorate_members,
 )
+from cotrain.swarm.shares import reducer_shares
 from cotrain.swarm.terms import CodecName, GroupTerms
 
 
@@ -145,4 +146,5 @@ def terms_of(
         session=session, group=group, round=quorate.round, state=quorate.digest, members=quorate.members,
         weights=tuple(int(weight) for weight in averaging_weights(said)), steps=tuple(one.steps for one in said),
         reducers=reducers, numel=numel, codec=codec, aggregation=aggregation,
+        shares=tuple(reducer_shares([one.uplink for one in said], [member in reducers for member in quorate.members])),
     )  # fmt: skip

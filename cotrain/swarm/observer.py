@@ -15,6 +15,7 @@ from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
+from cotrain.swarm.line_speed import LineProbe
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.reachability import DialBack
 from cotrain.swarm.state import SharedState, StateService
@@ -38,7 +39,9 @@ class SessionObserver:
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
         self._gate = Gate(self._session, membership)
-        self._services = (self._gate, StateService(self._shared, self._gate), DialBack(self._gate))
+        self._services = (
+            self._gate, StateService(self._shared, self._gate), DialBack(self._gate), LineProbe(self._gate),
+        )  # fmt: skip
         self._directory = Directory(
             dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe", gate=self._gate,
             introduce=Introductions(dht, loop, self._gate),

@@ -21,12 +21,14 @@ from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
+from cotrain.swarm.line_speed import announced_uplink, measure_uplink
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.mailbox import open_mailbox
 from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcome
 from cotrain.swarm.reachability import advice, ask_dial_back, is_loopback
 from cotrain.swarm.records import OwnedRecords
-from cotrain.swarm.rounds import Announcement, should_close
+from cotrain.swarm.rounds import Announcement, RoundLimits, should_close
+from cotrain.swarm.shared_memory import require_shared_memory
 from cotrain.swarm.state import SharedState
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState
@@ -82,6 +84,7 @@ class SwarmPeer:
         """
         self._config, self._tell_wait, self._waiting_for, self._obey = config, on_wait, "", obey
         self._tell = on_notice
+        require_shared_memory(numel)
         codec = make_codec(config.diloco.codec)
         self._vector = torch.zeros(numel).share_memory_()
         self._shared = SharedState(numel)
@@ -111,6 +114,7 @@ class SwarmPeer:
         self._state: OuterState | None = None
         self._digest = ""
         self._active = True
+        self._uplink = 0
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
@@ -159,18 +163,19 @@ class SwarmPeer:
             )
         # one that is further may still be about to show its certificate
         self._directory.wait_for(lambda view: not view.unmet, MEET_TIMEOUT_S)
-        self._loop.start(self._check_reachability())
+        self._loop.start(self._look_at_line())
         return self._catch_up(None)
 
-    async def _check_reachability(self) -> None:
-        """Tell the volunteer if others cannot connect to this machine; nothing waits for this."""
+    async def _look_at_line(self) -> None:
+        """Measure the uplink, and tell the volunteer if others cannot connect to this machine; nothing waits for it."""
         addresses = self.addresses
         observers = [peer for peer, record in self._directory.view.peers.items() if record.role == "observe"]
         if not observers or all(is_loopback(address) for address in addresses):
             return
+        p2p, session = await self._dht.replicate_p2p(), self._config.session.id
         try:
-            p2p = await self._dht.replicate_p2p()
-            answer = await ask_dial_back(p2p, observers[0], self._config.session.id, addresses)
+            self._uplink = announced_uplink(await measure_uplink(p2p, observers[0], session))
+            answer = await ask_dial_back(p2p, observers[0], session, addresses)
         except SwarmError as error:
             logger.info(f"{error}")
             return
@@ -255,7 +260,11 @@ class SwarmPeer:
         if here < self._config.swarm.min_peers:
             self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
             return False
-        return should_close(round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time())
+        return should_close(
+            round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time(),
+            lasted_s=time.monotonic() - self._state_noted_at,
+            limits=RoundLimits(self._config.swarm.max_round_s, self._config.swarm.grace),
+        )  # fmt: skip
 
     @staticmethod
     def _check_not_behind(view: SwarmView, round_: int) -> None:
@@ -277,7 +286,7 @@ class SwarmPeer:
         }
         announcement = Announcement(
             round=state.round, digest=self._digest, committed=state.samples, steps=work.steps, samples=work.samples,
-            ranks=work.ranks, warm=work.warm, alive=len(self._expected) + 1,
+            ranks=work.ranks, warm=work.warm, alive=len(self._expected) + 1, uplink=self._uplink,
         )  # fmt: skip
         self._begun_at = time.monotonic()
         self._round_future = self._averager.close_round(announcement)

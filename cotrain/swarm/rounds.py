@@ -1,12 +1,13 @@
 """When a round closes, and what the group that forms agrees on. Pure: clock and records come in as arguments.
 
-A round is proposed closed when the lower median of the active peers has done its inner steps; faster peers go on until
-then, slower ones bring what they have. What each member announced when the group formed decides everything else:
-which outer state is averaged, the weights, and how far samples and data order advance.
+A round is proposed closed when the lower median of the active peers has done its inner steps and nobody else is about
+to; faster peers go on until then, slower ones bring what they have. What each member announced when the group formed
+decides everything else: which outer state is averaged, the weights, and how far samples and data order advance.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,16 +44,48 @@ class PeerProgress:
         ahead = int(max(0.0, now - self.seen_at) * self.steps_per_s)
         return max(self.steps, min(self.steps + ahead, inner_steps))
 
+    def seconds_left(self, now: float, inner_steps: int) -> float:
+        """Until it has done its inner steps, if it goes on as it said; infinite if it stands still."""
+        if self.steps >= inner_steps:
+            return 0.0
+        if self.steps_per_s <= 0:
+            return math.inf
+        return max(0.0, self.seen_at + (inner_steps - self.steps) / self.steps_per_s - now)
 
-def should_close(my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float) -> bool:
-    """Whether this peer proposes to close its round now."""
+
+@dataclass(frozen=True)
+class RoundLimits:
+    """When a round ends although not all is done, or goes on although it might end.
+
+    Attributes:
+        longest_s: seconds after which it is proposed closed with what there is.
+        grace: share of the time that it has lasted by which it may go on, for peers that are about to finish; the
+            others train meanwhile.
+    """
+
+    longest_s: float = math.inf
+    grace: float = 0.0
+
+
+def should_close(
+    my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float, *,
+    lasted_s: float = 0.0, limits: RoundLimits = RoundLimits(),
+) -> bool:  # fmt: skip
+    """Whether this peer proposes to close its round, which it began `lasted_s` seconds ago, now."""
     if my_steps == 0:
         return False
     same_round = [peer for peer in others if peer.round == my_round]
-    if my_steps >= MOST_ROUND_LENGTHS * inner_steps or any(peer.closing for peer in same_round):
+    if my_steps >= MOST_ROUND_LENGTHS * inner_steps or lasted_s >= limits.longest_s:
+        return True
+    if any(peer.closing for peer in same_round):
         return True
     steps = [my_steps, *(peer.estimated_steps(now, inner_steps) for peer in same_round)]
-    return lower_median(steps) >= inner_steps
+    if lower_median(steps) < inner_steps:
+        return False
+    grace_s = limits.grace * lasted_s
+    mine_left_s = lasted_s * max(0, inner_steps - my_steps) / my_steps
+    left_s = [mine_left_s, *(peer.seconds_left(now, inner_steps) for peer in same_round)]
+    return not any(0 < seconds <= grace_s for seconds in left_s)
 
 
 class Announcement(BaseModel):
@@ -74,6 +107,8 @@ class Announcement(BaseModel):
     """False in a late joiner's first round, which carries no weight: its inner optimizer is cold."""
     alive: Annotated[int, Field(ge=1, le=100_000)] = 1
     """Trainers that it believes to be in the swarm, itself included."""
+    uplink: Annotated[int, Field(ge=0, le=2**40)] = 0
+    """What it can send, kB/s; 0: not known. Decides how much of the vector it reduces."""
     credential: Annotated[str, Field(max_length=MOST_CREDENTIAL_CHARACTERS)] = ""
     """Its membership credential, as JSON: what it may do in the group is what the coordinator signed."""
 

@@ -48,6 +48,8 @@ class GroupTerms(Statement):
     """Inner steps of each member."""
     reducers: Annotated[tuple[PeerIdText, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
     """The members that average parts and vote, by their certificates."""
+    shares: tuple[Annotated[int, Field(ge=0, le=2**80)], ...]
+    """Relative share of the vector that each member reduces."""
     numel: Annotated[int, Field(ge=1, le=2**40)]
     codec: CodecName
     aggregation: Aggregation
@@ -56,8 +58,12 @@ class GroupTerms(Statement):
     def _fit_together(self) -> GroupTerms:
         if len(set(self.members)) != len(self.members) or len(set(self.reducers)) != len(self.reducers):
             raise ValueError("a peer stands in the group twice")
-        if not len(self.weights) == len(self.steps) == len(self.members):
-            raise ValueError("there must be a weight and a number of steps for each member")
+        if not len(self.weights) == len(self.steps) == len(self.shares) == len(self.members):
+            raise ValueError("there must be a weight, a number of steps and a share for each member")
+        if any(share and member not in self.reducers for member, share in zip(self.members, self.shares, strict=True)):
+            raise ValueError("a member that is no reducer has a share")
+        if not any(self.shares):
+            raise ValueError("nobody has a share")
         if not set(self.reducers) <= set(self.members):
             raise ValueError("a reducer is no member")
         return self
@@ -70,6 +76,5 @@ class GroupTerms(Statement):
 
     @cached_property
     def parts(self) -> list[Part]:
-        """The vector's parts: equal shares for the reducers, none for the others."""
-        shares = [int(member in self.reducers) for member in self.members]
-        return partition(self.numel, self.members, shares, BLOCK, PART_VALUES)
+        """The vector's parts, by the shares."""
+        return partition(self.numel, self.members, self.shares, BLOCK, PART_VALUES)

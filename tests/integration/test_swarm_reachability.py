@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hivemind.p2p import P2P
 
 from cotrain.errors import SwarmError
-from cotrain.membership.document import HeldMembership
-from cotrain.peer_key import load_or_create_peer_key
 from cotrain.swarm import peer as peer_module
 from cotrain.swarm import reachability
-from cotrain.swarm.gate import Gate
 from cotrain.swarm.reachability import DialBack, DialBackAnswer, advice, ask_dial_back, candidates
+from tests.integration.p2p_pair import SESSION, observer_and_peer
 from tests.integration.swarm_fixtures import ChildHandle, PeerChild, running_swarm, swarm_config
-from tests.membership_fixtures import membership_of
-
-SESSION = "test"
-
-
-@asynccontextmanager
-async def observer_and_peer(folder: Path, *, certified: bool = True) -> AsyncIterator[tuple[P2P, str]]:
-    """A peer's p2p, connected to an observer that dials back; and the observer's id."""
-    keys = {name: load_or_create_peer_key(folder / f"{name}.key") for name in ("observer", "peer")}
-    options = {"check_if_identity_free": False, "auto_nat": False, "nat_port_map": False}
-    observer = await P2P.create(identity_path=str(folder / "observer.key"), **options)
-    peer = await P2P.create(
-        identity_path=str(folder / "peer.key"), initial_peers=await observer.get_visible_maddrs(), **options
-    )
-    try:
-        for p2p, name, role in ((observer, "observer", "observe"), (peer, "peer", "reduce")):
-            signer = "keys" if certified or name == "observer" else "other-keys"
-            document = membership_of(folder / signer, SESSION, keys[name], role=role)  # type: ignore[arg-type]
-            gate = Gate(SESSION, HeldMembership(document))
-            await gate.add_p2p_handlers(p2p, namespace=SESSION)
-            if name == "observer":
-                await DialBack(gate).add_p2p_handlers(p2p, namespace=SESSION)
-        yield peer, keys["observer"]
-    finally:
-        await peer.shutdown()
-        await observer.shutdown()
 
 
 async def test_an_open_port_is_told_from_a_closed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with observer_and_peer(tmp_path) as (peer, observer):
+    async with observer_and_peer(tmp_path, DialBack) as (peer, observer):
         (address,) = [str(maddr) for maddr in await peer.get_visible_maddrs()]
         answer = await ask_dial_back(peer, observer, SESSION, [address])
         assert answer.seen_from == ["127.0.0.1"]
@@ -62,7 +31,7 @@ async def test_an_open_port_is_told_from_a_closed_one(tmp_path: Path, monkeypatc
 
 
 async def test_a_stranger_is_not_dialled(tmp_path: Path) -> None:
-    async with observer_and_peer(tmp_path, certified=False) as (peer, observer):
+    async with observer_and_peer(tmp_path, DialBack, certified=False) as (peer, observer):
         with pytest.raises(SwarmError, match="did not dial back"):
             await ask_dial_back(peer, observer, SESSION, ["/ip4/127.0.0.1/tcp/1"])
 

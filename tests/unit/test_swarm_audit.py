@@ -105,11 +105,12 @@ class Peers:
 
     def terms(self) -> GroupTerms:
         members = tuple(sorted(self.names))
+        reduces = [member in self.names[: self.count - self.contributors] for member in members]
         return GroupTerms.model_validate({
             "session": "test", "group": self.group, "round": self.round, "state": "a" * 64, "members": members,
             "weights": (8,) * self.count, "steps": (4,) * self.count, "numel": NUMEL, "codec": self.codec,
-            "reducers": tuple(m for m in members if m in self.names[: self.count - self.contributors]),
-            "aggregation": self.aggregation,
+            "reducers": tuple(member for member, may in zip(members, reduces, strict=True) if may),
+            "shares": tuple(map(int, reduces)), "aggregation": self.aggregation,
         })  # fmt: skip
 
     def close(
@@ -599,6 +600,10 @@ def test_terms_that_do_not_fit_together_are_refused() -> None:
         {"members": (whole["members"][0],) * 2},
         {"reducers": (signer(5).peer_id,)},
         {"reducers": ()},
+        {"reducers": whole["members"][:1]},
+        {"shares": (1,)},
+        {"shares": (0, 0)},
+        {"shares": (2, -1)},
         {"codec": "int2"},
     ):
         with pytest.raises(ValueError, match=r"validation error"):

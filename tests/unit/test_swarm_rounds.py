@@ -13,6 +13,7 @@ from cotrain.swarm.rounds import (
     MOST_MEDIAN_WEIGHTS,
     Announcement,
     PeerProgress,
+    RoundLimits,
     averaging_weights,
     counted_samples,
     lower_median,
@@ -59,6 +60,43 @@ def said(samples: int = 40, *, digest: str = "a" * 64, round_: int = 3, committe
 )
 def test_the_lower_median_decides(mine: int, others: list[int], closed: bool) -> None:
     assert closes(mine, *(peer(steps) for steps in others)) is closed
+
+
+@pytest.mark.parametrize(
+    ("mine", "others", "grace", "closed"),
+    [
+        (10, [peer(10), peer(9, pace=1.0)], 0.1, False),  # a second left of ten: it is waited for
+        (10, [peer(10), peer(9, pace=1.0)], 0.05, True),
+        (10, [peer(10), peer(9, pace=1.0)], 0.0, True),
+        (10, [peer(10), peer(9, pace=1.0, age_s=2.0)], 0.1, True),  # it should be there by now: no longer
+        (10, [peer(10), peer(9, pace=0.0)], 0.1, True),  # stands still
+        (10, [peer(10), peer(9, pace=1.0, closing=True)], 0.1, True),
+        (9, [peer(10), peer(10)], 0.2, False),  # the same for this peer itself
+        (5, [peer(10), peer(10)], 0.2, True),
+    ],
+)
+def test_a_peer_about_to_finish_is_waited_for(
+    mine: int, others: list[PeerProgress], grace: float, closed: bool
+) -> None:
+    limits = RoundLimits(grace=grace)
+    assert should_close(3, mine, others, INNER_STEPS, now=100.0, lasted_s=10.0, limits=limits) is closed
+
+
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 40), st.floats(0, 5), st.floats(0, 60)), max_size=6))
+def test_grace_ends(mine: int, others: list[tuple[int, float, float]]) -> None:
+    """Once the round would close without grace, each other peer can delay it once, by grace's share of its length."""
+    known = [peer(steps, pace=pace, age_s=age_s) for steps, pace, age_s in others]
+    if should_close(3, mine, known, INNER_STEPS, now=100.0, lasted_s=20.0):
+        limits, later = RoundLimits(grace=0.1), max(mine, INNER_STEPS)  # this peer goes on
+        looks = (100.0 + 2.001 * number for number in range(len(others) + 1))
+        assert any(should_close(3, later, known, INNER_STEPS, now=now, lasted_s=20.0, limits=limits) for now in looks)
+
+
+def test_a_round_has_an_end_whatever_the_others_do() -> None:
+    limits = RoundLimits(longest_s=60.0)
+    assert not should_close(3, 1, [peer(0)], INNER_STEPS, now=100.0, lasted_s=59.0, limits=limits)
+    assert should_close(3, 1, [peer(0)], INNER_STEPS, now=100.0, lasted_s=60.0, limits=limits)
+    assert not should_close(3, 0, [peer(0)], INNER_STEPS, now=100.0, lasted_s=60.0, limits=limits)  # has nothing
 
 
 def test_whoever_is_told_of_the_closing_closes_too_unless_it_has_nothing() -> None:
