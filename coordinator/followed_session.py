@@ -37,6 +37,7 @@ from cotrain.train.diloco import OuterState
 from cotrain.train.distill import load_teacher
 from cotrain.train.early_stopping import EarlyStopping
 from cotrain.train.evaluate import evaluate, generate_text, trivial_losses
+from cotrain.train.fragments import Fragments
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, flatten_parameters, load_flat_parameters
 from cotrain.train.parallel import ParallelGroup
@@ -75,7 +76,7 @@ class FollowedSession:
         self._models = self._save_models()
         self._inner = InnerLoop(config, self._model, self._validation, ParallelGroup(0, 1, torch.device("cpu")))
         self._checkpoints = CheckpointStore(shared.checkpoints / config.session.id, keep=config.checkpoint.keep)
-        self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.inner_steps)
+        self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.round_steps)
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._reporter = StatusReporter(
             shared.run_dir(config.session.id, PEER_NAME), session=config.session.id, peer=PEER_NAME,
@@ -89,6 +90,7 @@ class FollowedSession:
             dht_thread=dht_thread,
             loop=loop,
             membership=MembershipFile(shared.run_dir(config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
+            fragments=Fragments.of_model(self._model, config.diloco.fragments),
         )
         self._reporter.start()
         self._describe()

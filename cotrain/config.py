@@ -64,6 +64,11 @@ class RunConfig(Section):
                 f"is {self.swarm.min_peers}, more than distributed.nodes ({self.distributed.nodes}): no round could "
                 "ever close", "lower it, or expect more nodes",
             )  # fmt: skip
+        if self.diloco.fragments > self.diloco.inner_steps:
+            raise _disagreement(
+                "diloco.fragments", f"is {self.diloco.fragments}, more than diloco.inner_steps "
+                f"({self.diloco.inner_steps}): each fragment has a round of its own", "lower it",
+            )  # fmt: skip
         if self.distillation.enabled and self.distillation.teacher is None:
             raise _disagreement(
                 "distillation.teacher", "is missing", "name a model, or set distillation.enabled = false"
@@ -111,7 +116,7 @@ class RunConfig(Section):
 
     def samples_per_round(self) -> int:
         """Samples that a round is expected to commit when all nominal nodes take part."""
-        return self.diloco.inner_steps * self.train.samples_per_step * self.distributed.nodes
+        return self.diloco.round_steps * self.train.samples_per_step * self.distributed.nodes
 
 
 def _disagreement(field: str, message: str, hint: str) -> PydanticCustomError:

@@ -151,7 +151,10 @@ class DilocoSection(Section):
     """The outer steps (DiLoCo, arXiv:2311.08105)."""
 
     inner_steps: Annotated[int, Field(ge=1, le=100_000)] = 50
-    """Inner steps in a round."""
+    """Inner steps between two averages of the same parameters."""
+    fragments: Annotated[int, Field(ge=1, le=8)] = 1
+    """Parts of the parameters, in strides of layers, that are averaged in turn (arXiv:2501.18512): a round then has
+    `inner_steps / fragments` inner steps and sends that part alone."""
     outer_learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
     """Learning rate of the outer Nesterov SGD."""
     outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
@@ -164,9 +167,14 @@ class DilocoSection(Section):
     """Inner steps that may run while a round is averaged; absent: a quarter of a round; 0: wait."""
 
     @property
+    def round_steps(self) -> int:
+        """Inner steps in a round."""
+        return max(1, self.inner_steps // self.fragments)
+
+    @property
     def overlap_limit(self) -> int:
         """Inner steps that may run while a round is averaged."""
-        return self.inner_steps // 4 if self.overlap_steps is None else self.overlap_steps
+        return self.round_steps // 4 if self.overlap_steps is None else self.overlap_steps
 
 
 class SwarmSection(Section):

@@ -24,6 +24,7 @@ from node.job import Job, read_job
 
 if TYPE_CHECKING:
     from cotrain.swarm.peer import SwarmPeer
+    from cotrain.train.fragments import Fragments
 
 logger = logging.getLogger("node.worker")
 
@@ -102,6 +103,7 @@ class _Run:
         # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
         from cotrain.train.data.samples import SampleFile, TaskDataset
         from cotrain.train.distill import load_teacher
+        from cotrain.train.fragments import Fragments
         from cotrain.train.inner import InnerLoop
         from cotrain.train.model import build_model, count_parameters
         from cotrain.train.parallel import ParallelGroup
@@ -116,7 +118,8 @@ class _Run:
         model = build_model(config.model, spec, seed=config.session.seed)
         numel = count_parameters(model)
         self._reporter, self._control = reporter, ControlFile(job.run_dir)
-        self._peer = self._join(job, config, numel, len(dataset)) if is_first_rank() else None
+        fragments = Fragments.of_model(model, config.diloco.fragments)
+        self._peer = self._join(job, config, numel, len(dataset), fragments) if is_first_rank() else None
         # only now: it starts threads and touches the GPU, and the swarm has forked
         self._group = group = ParallelGroup.from_environment()
         reporter.start()
@@ -126,10 +129,11 @@ class _Run:
             config, model, dataset, group, teacher=load_teacher(config.distillation, spec, group.device),
             on_trouble=lambda what: reporter.record("log", what, level="warning"),
         )  # fmt: skip
-        synchronizer = RankedSynchronizer(group, self._peer, numel=numel)
-        self._trainer = Trainer(config, inner, synchronizer, reporter, RankedWishes(group, self._control.wish))
+        synchronizer = RankedSynchronizer(group, self._peer, numel=numel, fragments=fragments)
+        wishes = RankedWishes(group, self._control.wish)
+        self._trainer = Trainer(config, inner, synchronizer, reporter, wishes, fragments=fragments)
 
-    def _join(self, job: Job, config: RunConfig, numel: int, samples: int) -> SwarmPeer:
+    def _join(self, job: Job, config: RunConfig, numel: int, samples: int, fragments: Fragments) -> SwarmPeer:
         from cotrain.membership.document import MembershipFile
         from cotrain.swarm.hardening import limit_message_nesting
         from cotrain.swarm.peer import SwarmPeer
@@ -141,7 +145,7 @@ class _Run:
             host=job.host, port=job.port,
             on_wait=lambda what: self._reporter.record("log", f"waiting for {what}"),
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
-            on_notice=lambda what: self._reporter.record("log", what, level="warning"),
+            on_notice=lambda what: self._reporter.record("log", what, level="warning"), fragments=fragments,
         )  # fmt: skip
 
     def _obey(self) -> None:

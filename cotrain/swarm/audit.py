@@ -45,12 +45,13 @@ class Witness:
     ) -> None:
         """`timeout_s`: for all inputs of a part to arrive."""
         self._signer, self._fetch, self._per_round, self._timeout_s = signer, fetch, per_round, timeout_s
-        self._last: Material | None = None
+        self._audited: dict[int, Material] = {}
 
     async def look_at(self, round_: DecidedRound, before: DecidedRound | None) -> list[Evidence]:
-        """What is wrong with a round; `before` is the one that this peer was in before it, if it was in any."""
+        """What is wrong with a round; `before` is the last one of the same fragment that this peer was in, if any."""
         bodies: list[Body] = list(two_averages(round_))
-        last, self._last = self._last, None
+        fragment = round_.terms.round % round_.terms.fragments
+        last = self._audited.pop(fragment, None)
         if last is not None and (material := with_following(last, round_)) is not None:
             fault = await _fault_of(material)
             bodies += [] if fault is None else [FalsePart(fault=fault, material=material)]
@@ -84,8 +85,8 @@ class Witness:
         if fault is not None:
             return [FalsePart(fault=fault, material=material)]
         if part.claim.residual is not None and previous is None and before is not None:
-            return [_complain(part, "unfounded residual")] if before.terms.round + 1 == part.terms.round else []
-        self._last = material
+            return [_complain(part, "unfounded residual")] if before.terms.is_followed_by(part.terms) else []
+        self._audited[part.terms.round % part.terms.fragments] = material
         logger.info(f"part {audit.part} of {audit.reducer} is what it must be")
         return []
 
@@ -104,9 +105,9 @@ def two_averages(round_: DecidedRound) -> list[TwoAverages]:
 
 
 def with_following(last: Material, round_: DecidedRound) -> Material | None:
-    """What was audited last, with what its reducer signed for the same part in the very next round, if it did."""
+    """What was audited last, with what its reducer signed for the same part in the next round of it, if it did."""
     terms, reducer = round_.terms, last.part.terms.parts[last.part.claim.part]
-    if terms.round != last.part.terms.round + 1 or reducer not in terms.parts:
+    if not last.part.terms.is_followed_by(terms) or reducer not in terms.parts:
         return None
     part = decided_part(round_, terms.parts.index(reducer))
     if part is None:
@@ -124,9 +125,9 @@ def decided_part(round_: DecidedRound, index: int) -> DecidedPart | None:
 
 
 def same_part_before(part: DecidedPart, before: DecidedRound) -> DecidedPart | None:
-    """The same part by the same reducer in the round before, if it is the very next one."""
+    """The same part by the same reducer in the round before, if that was the last one of the fragment."""
     bounds = part.terms.parts[part.claim.part]
-    if before.terms.round + 1 != part.terms.round or bounds not in before.terms.parts:
+    if not before.terms.is_followed_by(part.terms) or bounds not in before.terms.parts:
         return None
     return decided_part(before, before.terms.parts.index(bounds))
 

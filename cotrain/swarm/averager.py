@@ -79,11 +79,13 @@ class RoundAverager(DecentralizedAverager):
     def __init__(
         self, vector: Tensor, dht: DHT, *, session: str, codec: CodecName, state: SharedState, gate: Gate,
         membership: MembershipSource, signer: Signer, matchmaking_s: float, min_peers: int = 1,
-        aggregation: Aggregation = "filter", audits_per_round: float = AUDITS_PER_ROUND,
+        aggregation: Aggregation = "filter", fragment_sizes: Sequence[int] = (),
+        audits_per_round: float = AUDITS_PER_ROUND,
         timeouts: Timeouts | None = None, on_evidence: Callable[[Evidence], None] = lambda evidence: None,
     ):  # fmt: skip
         """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory.
 
+        `fragment_sizes`: round r averages the vector's first `fragment_sizes[r % F]` values; absent: always all.
         `membership` is this peer's own, `signer` its key. `on_evidence` is called in the averager's process as soon as
         something is found; the training process gets it with the next outcome.
         """
@@ -91,9 +93,10 @@ class RoundAverager(DecentralizedAverager):
         self._timeouts, self._gate, self._signer = timeouts or Timeouts(), gate, signer
         self._membership, self._role = membership, _own_role(membership)
         self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
-        self._feedback = ErrorFeedback(vector.numel())
+        self._fragment_sizes = tuple(fragment_sizes) or (vector.numel(),)
+        self._feedback = ErrorFeedback(self._fragment_sizes)
         self._groups = GroupTable()
-        self._before: DecidedRound | None = None
+        self._before: dict[int, DecidedRound] = {}
         self._state_service, self._round_service = StateService(state, gate), RoundService(gate)
         self._audit_service = AuditService(gate, self._groups.of, per_round=audits_per_round)
         self._witness = Witness(signer, self._fetch_inputs, per_round=audits_per_round)
@@ -209,7 +212,8 @@ class RoundAverager(DecentralizedAverager):
         quorate = quorate_of(announcements, me, self._min_peers)
         terms = terms_of(
             quorate, announcements, roles, session=self.prefix, group=info.group_id.hex(),
-            numel=self._averaged_tensors[0].numel(), codec=self._codec_name, aggregation=self._aggregation,
+            numel=self._fragment_sizes[quorate.round % len(self._fragment_sizes)],
+            fragments=len(self._fragment_sizes), codec=self._codec_name, aggregation=self._aggregation,
         )  # fmt: skip
         residuals = self._feedback.for_round(terms.round, [part for part in terms.parts if part.reducer == me])
         group = self._open_group(terms, residuals)
@@ -238,7 +242,7 @@ class RoundAverager(DecentralizedAverager):
 
     def _open_group(self, terms: GroupTerms, residuals: Residuals) -> Group:
         me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), set[str](), Traffic()
-        vector = self._averaged_tensors[0] + residuals.contribution
+        vector = self._averaged_tensors[0][: terms.numel] + residuals.contribution
         notary = Notary(terms, self._signer, vector=vector, residual=residuals.average.clone())
         exchange = Exchange(
             me=me, members=terms.members, weights=[float(weight) for weight in terms.weights], parts=terms.parts,
@@ -273,7 +277,8 @@ class RoundAverager(DecentralizedAverager):
     # ------------------------------------------------------------------------------------------ audits
     def _audit_soon(self, decided: DecidedRound) -> None:
         """Beside the next round: nobody waits for it."""
-        before, self._before = self._before, decided
+        fragment = decided.terms.round % decided.terms.fragments
+        before, self._before[fragment] = self._before.get(fragment), decided
         task = asyncio.create_task(self._audit(decided, before))
         self._audits.add(task)
         task.add_done_callback(self._audits.discard)

@@ -59,7 +59,7 @@ class DecidedPart(_WithBytes):
 
 
 class FollowingClaim(Statement):
-    """What the same reducer signed for the same part a round later."""
+    """What the same reducer signed for the same part in the next round that averaged it."""
 
     terms: GroupTerms
     claim: Claim
@@ -279,11 +279,10 @@ def _is_broken(material: Material, following: FollowingClaim, lost: Tensor) -> b
 
 
 def _check_follows(part: DecidedPart, terms: GroupTerms, claim: Claim) -> None:
-    """Raises EvidenceError unless the claim is about the same part by the same reducer, one decided round later."""
+    """Raises EvidenceError unless the claim is the same reducer's about the same part, in the next round of it."""
     if not is_claim_of_reducer(terms, claim) or not is_claim_of_reducer(part.terms, part.claim):
         raise EvidenceError("a neighbouring round's claim is not signed by its reducer")
-    same = (part.terms.session, part.terms.round + 1, part.terms.codec) == (terms.session, terms.round, terms.codec)
-    if not same or _bounds(part.terms, part.claim) != _bounds(terms, claim):
+    if not part.terms.is_followed_by(terms) or _bounds(part.terms, part.claim) != _bounds(terms, claim):
         raise EvidenceError("the rounds shown do not follow each other")
     # a round may have been tried before, without a decision: what it lost is then thrown away
     try:

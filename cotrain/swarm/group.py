@@ -132,7 +132,7 @@ def quorate_of(announcements: Mapping[str, Announcement], me: str, min_peers: in
 
 def terms_of(
     quorate: Quorate, announcements: Mapping[str, Announcement], roles: Mapping[str, Role], *, session: str,
-    group: str, numel: int, codec: CodecName, aggregation: Aggregation,
+    group: str, numel: int, fragments: int, codec: CodecName, aggregation: Aggregation,
 ) -> GroupTerms:  # fmt: skip
     """What the members sign. Raises MinorityError if none of them may reduce."""
     said = [announcements[member] for member in quorate.members]
@@ -145,6 +145,6 @@ def terms_of(
     return GroupTerms(
         session=session, group=group, round=quorate.round, state=quorate.digest, members=quorate.members,
         weights=tuple(int(weight) for weight in averaging_weights(said)), steps=tuple(one.steps for one in said),
-        reducers=reducers, numel=numel, codec=codec, aggregation=aggregation,
+        reducers=reducers, numel=numel, fragments=fragments, codec=codec, aggregation=aggregation,
         shares=tuple(reducer_shares([one.uplink for one in said], [member in reducers for member in quorate.members])),
     )  # fmt: skip

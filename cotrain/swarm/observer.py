@@ -21,6 +21,7 @@ from cotrain.swarm.reachability import DialBack
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.fragments import Fragments
 
 logger = get_logger(__name__)
 
@@ -32,9 +33,9 @@ class SessionObserver:
 
     def __init__(
         self, config: RunConfig, initial: OuterState, *, samples_wanted: int, dht: DHT, dht_thread: DhtThread,
-        loop: LoopThread, membership: MembershipSource,
+        loop: LoopThread, membership: MembershipSource, fragments: Fragments | None = None,
     ):  # fmt: skip
-        """`initial` is served until the swarm is ahead of it."""
+        """`initial` is served until the swarm is ahead of it; `fragments` as the trainers have them."""
         self._dht, self._dht_thread, self._loop = dht, dht_thread, loop
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
@@ -48,7 +49,8 @@ class SessionObserver:
         )  # fmt: skip
         self._follower = StateFollower(
             session=self._session, shared=self._shared, codec=make_codec(config.diloco.codec),
-            optimizer=OuterOptimizer.from_config(config, samples_wanted), view=lambda: self._directory.view,
+            optimizer=OuterOptimizer.from_config(config, samples_wanted, fragments),
+            view=lambda: self._directory.view,
         )  # fmt: skip
         self.digest = initial.digest()
         self.state = self._shared.publish(initial, self.digest)

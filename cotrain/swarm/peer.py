@@ -32,6 +32,7 @@ from cotrain.swarm.shared_memory import require_shared_memory
 from cotrain.swarm.state import SharedState
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.fragments import Fragments, positions
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated
 
 logger = get_logger(__name__)
@@ -76,9 +77,10 @@ class SwarmPeer:
         membership: MembershipSource, initial_peers: Sequence[str], host: str, port: int,
         on_wait: Callable[[str], None], on_download: Callable[[float], None],
         on_notice: Callable[[str], None] = lambda what: None, obey: Callable[[], None] = lambda: None,
+        fragments: Fragments | None = None,
     ):  # fmt: skip
         """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived; `on_notice` what
-        the volunteer should know.
+        the volunteer should know. `fragments`: what rounds average; absent: all `numel` parameters in each.
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
@@ -86,7 +88,8 @@ class SwarmPeer:
         self._tell = on_notice
         require_shared_memory(numel)
         codec = make_codec(config.diloco.codec)
-        self._vector = torch.zeros(numel).share_memory_()
+        self._fragments = fragments or Fragments.whole(numel)
+        self._vector = torch.zeros(max(self._fragments.sizes())).share_memory_()
         self._shared = SharedState(numel)
         gate = Gate(config.session.id, membership)
         self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
@@ -95,7 +98,7 @@ class SwarmPeer:
             self._vector, self._dht, session=config.session.id, codec=config.diloco.codec, state=self._shared,
             gate=gate, membership=membership, signer=PeerSigner(identity_path),
             matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
-            aggregation=config.swarm.aggregation,
+            aggregation=config.swarm.aggregation, fragment_sizes=self._fragments.sizes(),
         )  # fmt: skip
         # no fork after this line
         self._loop = LoopThread("libp2p")
@@ -108,13 +111,13 @@ class SwarmPeer:
         self._dht_thread.add(self._directory)
         self._follower = StateFollower(
             session=config.session.id, shared=self._shared, codec=codec,
-            optimizer=OuterOptimizer.from_config(config, samples_wanted),
+            optimizer=OuterOptimizer.from_config(config, samples_wanted, self._fragments),
             view=lambda: self._directory.view, progress=on_download,
         )  # fmt: skip
         self._state: OuterState | None = None
         self._digest = ""
         self._active = True
-        self._uplink = 0
+        self._uplink, self._due = 0, self._vector
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
@@ -261,7 +264,7 @@ class SwarmPeer:
             self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
             return False
         return should_close(
-            round_, work.steps, view.progress(), self._config.diloco.inner_steps, get_dht_time(),
+            round_, work.steps, view.progress(), self._config.diloco.round_steps, get_dht_time(),
             lasted_s=time.monotonic() - self._state_noted_at,
             limits=RoundLimits(self._config.swarm.max_round_s, self._config.swarm.grace),
         )  # fmt: skip
@@ -274,8 +277,10 @@ class SwarmPeer:
             raise StateOutdated(f"the swarm is at round {max(ahead)}, this peer at round {round_}")
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
+        self._due = self._vector[: self._fragments.size_due(state.round)]
         with self._averager.get_tensors():
-            torch.sub(state.parameters, local_parameters, out=self._vector)
+            for here, there in positions(self._fragments.due(state.round)):
+                torch.sub(state.parameters[here], local_parameters[here], out=self._due[there])
         self._directory.announce(urgent=True, steps=work.steps, closing=True)
         # whatever round their last record names: a peer that is here comes, and a stale record must not make two
         # peers close the same round apart from each other
@@ -335,7 +340,7 @@ class SwarmPeer:
         self._directory.announce(closing=False)
 
     def average(self) -> Tensor:
-        return self._vector
+        return self._due
 
     # ------------------------------------------------------------------------------------------ the end
     def leave(self, final: OuterState | None) -> None:

@@ -38,6 +38,8 @@ class GroupTerms(Statement):
     session: Annotated[str, Field(min_length=1, max_length=128)]
     group: Annotated[str, Field(pattern=r"^[0-9a-f]{1,128}$")]
     round: Annotated[int, Field(ge=0, le=2**40)]
+    fragments: Annotated[int, Field(ge=1, le=64)]
+    """The same values are averaged again so many rounds later."""
     state: Digest
     """Digest of the outer state that the pseudo-gradients start from."""
     members: Annotated[tuple[PeerIdText, ...], Field(min_length=1, max_length=MOST_MEMBERS)]
@@ -67,6 +69,12 @@ class GroupTerms(Statement):
         if not set(self.reducers) <= set(self.members):
             raise ValueError("a reducer is no member")
         return self
+
+    def is_followed_by(self, later: GroupTerms) -> bool:
+        """Whether `later` is of the next round of this session that averages the same values."""
+        return (later.session, later.codec, later.fragments, later.numel, later.round) == (
+            self.session, self.codec, self.fragments, self.numel, self.round + self.fragments
+        )  # fmt: skip
 
     @cached_property
     def digest(self) -> str:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from cotrain.config import RunConfig
+from cotrain.train.fragments import Fragments, Range, positions
 from cotrain.train.optim import learning_rate
 
 MOST_ROUND_LENGTHS = 4
-"""Inner steps that a peer does at most in one round, in multiples of `inner_steps`; then it waits for the others."""
+"""Inner steps that a peer does at most in one round, in multiples of its length; then it waits for the others."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,23 @@ class OuterOptimizer:
         learning_rate: of the outer step.
         momentum: once the ramp is over.
         ramp_samples: committed samples at which the ramp is over.
+        fragments: what a round averages; None: all parameters.
     """
 
     learning_rate: float
     momentum: float
     ramp_samples: float
+    fragments: Fragments | None = None
 
     @classmethod
-    def from_config(cls, config: RunConfig, samples_wanted: int) -> OuterOptimizer:
+    def from_config(cls, config: RunConfig, samples_wanted: int, fragments: Fragments | None = None) -> OuterOptimizer:
         section = config.diloco
-        return cls(section.outer_learning_rate, section.outer_momentum, section.momentum_ramp * samples_wanted)
+        ramp_samples = section.momentum_ramp * samples_wanted
+        return cls(section.outer_learning_rate, section.outer_momentum, ramp_samples, fragments)
+
+    def due(self, state: OuterState) -> tuple[Range, ...]:
+        """The ranges of the vector that the round after this state averages."""
+        return ((0, state.parameters.numel()),) if self.fragments is None else self.fragments.due(state.round)
 
     def momentum_at(self, samples: int) -> float:
         """Outer momentum once `samples` have been committed."""
@@ -104,18 +112,22 @@ class OuterOptimizer:
 
         Args:
             state: the state before; left unchanged.
-            average: g, [n] float32.
+            average: g, [m] float32: the averaged pseudo-gradient of what is `due`. The rest stays as it is.
             totals: of the round that closes.
             out: buffers [n] for the new parameters and momentum; made if absent.
         """
         parameters, velocity = out or (torch.empty_like(state.parameters), torch.empty_like(state.momentum))
-        momentum = self.momentum_at(state.samples)
-        torch.mul(state.momentum, momentum, out=velocity)
-        velocity.add_(average)
-        torch.mul(velocity, momentum, out=parameters)
-        parameters.add_(average)
-        parameters.mul_(self.learning_rate)
-        torch.sub(state.parameters, parameters, out=parameters)
+        momentum, due = self.momentum_at(state.samples), self.due(state)
+        if average.numel() < parameters.numel():
+            parameters.copy_(state.parameters)
+            velocity.copy_(state.momentum)
+        for here, there in positions(due):
+            gradient = average[there]
+            torch.mul(state.momentum[here], momentum, out=velocity[here])
+            velocity[here].add_(gradient)
+            torch.mul(velocity[here], momentum, out=parameters[here])
+            parameters[here].add_(gradient).mul_(self.learning_rate)
+            torch.sub(state.parameters[here], parameters[here], out=parameters[here])
         return OuterState(
             parameters,
             velocity,

@@ -24,6 +24,7 @@ from cotrain.train.data.samples import TaskDataset
 from cotrain.train.distill import load_teacher
 from cotrain.train.early_stopping import EarlyStopping
 from cotrain.train.evaluate import Evaluation, evaluate, trivial_losses
+from cotrain.train.fragments import Fragments
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, count_parameters, load_flat_parameters
 from cotrain.train.parallel import ParallelGroup
@@ -128,10 +129,14 @@ class LocalRun:
             config, model, train, group, teacher=teacher,
             on_trouble=lambda what: reporter.record("log", what, level="warning"),
         )  # fmt: skip
-        weights = InnerWeights(self._inner) if config.distributed.strategy == "diloco" else NoWeights()
+        in_rounds = config.distributed.strategy == "diloco"
+        weights = InnerWeights(self._inner) if in_rounds else NoWeights()
+        fragments = Fragments.of_model(model, config.diloco.fragments) if in_rounds else None
         self._trainer = Trainer(
-            config, self._inner, LocalSynchronizer(config.diloco.inner_steps, config.samples_wanted(len(train))),
+            config, self._inner,
+            LocalSynchronizer(config.diloco.round_steps, config.samples_wanted(len(train)), fragments),
             reporter, wishes, weights=weights, after_round=self._after_round, recover=self._recover,
+            fragments=fragments,
         )  # fmt: skip
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._best: tuple[float, Tensor] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cotrain.status import TrainingStopped, WishName
 from cotrain.train.diloco import OuterState, RoundTotals
+from cotrain.train.fragments import Fragments
 from cotrain.train.parallel import ParallelGroup
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated, Synchronizer
 
@@ -36,9 +37,12 @@ class RankedWishes:
 class RankedSynchronizer:
     """The swarm as each rank sees it. All ranks call the same methods in the same order."""
 
-    def __init__(self, group: ParallelGroup, swarm: Synchronizer | None, *, numel: int):
-        """`swarm` is rank 0's peer, None in the others; `numel` parameters are averaged."""
+    def __init__(
+        self, group: ParallelGroup, swarm: Synchronizer | None, *, numel: int, fragments: Fragments | None = None
+    ):  # fmt: skip
+        """`swarm` is rank 0's peer, None in the others; `numel` parameters are averaged, by `fragments`."""
         self._group, self._swarm, self._numel = group, swarm, numel
+        self._fragments, self._round = fragments or Fragments.whole(numel), 0
 
     def _ask(self, question: Callable[[Synchronizer], T]) -> T:
         """Rank 0's answer, or what it raises, at every rank. It must be what JSON can hold."""
@@ -99,7 +103,9 @@ class RankedSynchronizer:
         return None if closed is None else ClosedRound(**{**closed, "totals": RoundTotals(**closed["totals"])})
 
     def average(self) -> Tensor:
-        return self._group.broadcast_tensor(self._empty() if self._swarm is None else self._swarm.average())
+        if self._swarm is not None:
+            return self._group.broadcast_tensor(self._swarm.average())
+        return self._group.broadcast_tensor(torch.empty(self._fragments.size_due(self._round)))
 
     def publish(self, state: OuterState) -> tuple[OuterState, str]:
         stored = [state]
@@ -117,6 +123,7 @@ class RankedSynchronizer:
             self._swarm.report(work, steps_per_s)
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
+        self._round = state.round
         if self._swarm is not None:
             self._swarm.begin_round(state, local_parameters, work)
 

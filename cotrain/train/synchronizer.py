@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor
 
 from cotrain.train.diloco import OuterState, RoundTotals
+from cotrain.train.fragments import Fragments, take
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,10 @@ class Synchronizer(Protocol):
         """
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
-        """Start averaging `state.parameters - local_parameters` ([n] float32, both on the CPU) in the background."""
+        """Start averaging `state.parameters - local_parameters` ([n] float32, both on the CPU) in the background.
+
+        Only the fragment that is due after `state` is averaged.
+        """
 
     def poll_round(self, wait_s: float) -> ClosedRound | None:
         """The round begun, once it is closed; None while it runs. Waits at most `wait_s` seconds.
@@ -88,7 +92,7 @@ class Synchronizer(Protocol):
         """
 
     def average(self) -> Tensor:
-        """[n] float32: the averaged pseudo-gradient of the round that `poll_round` returned."""
+        """[m] float32: the averaged pseudo-gradient of the round that `poll_round` returned, of its fragment."""
 
     def next_buffers(self) -> tuple[Tensor, Tensor] | None:
         """Where the next outer state is to be written (parameters, momentum), or None for anywhere."""
@@ -106,9 +110,9 @@ class Synchronizer(Protocol):
 class LocalSynchronizer:
     """A run without others: every round is closed alone, with the pseudo-gradient as its own average."""
 
-    def __init__(self, inner_steps: int, samples_wanted: int | None = None):
-        """Rounds have `inner_steps` inner steps; the last one ends with the samples wanted, where they are known."""
-        self._inner_steps, self._wanted = inner_steps, samples_wanted
+    def __init__(self, round_steps: int, samples_wanted: int | None = None, fragments: Fragments | None = None):
+        """Rounds have `round_steps` inner steps; the last one ends with the samples wanted, where they are known."""
+        self._round_steps, self._wanted, self._fragments = round_steps, samples_wanted, fragments
         self._committed = 0
         self._average: Tensor | None = None
         self._totals = RoundTotals(0, 0)
@@ -133,10 +137,12 @@ class LocalSynchronizer:
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
         is_last = self._wanted is not None and self._committed + work.samples >= self._wanted
-        return is_last or work.steps >= self._inner_steps
+        return is_last or work.steps >= self._round_steps
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
-        self._average = state.parameters - local_parameters
+        due = None if self._fragments is None else self._fragments.due(state.round)
+        gradient = state.parameters - local_parameters
+        self._average = gradient if due is None else take(gradient, due)
         self._totals = RoundTotals(work.samples, work.samples)
 
     def poll_round(self, wait_s: float) -> ClosedRound | None:

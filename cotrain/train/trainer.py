@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,6 +23,7 @@ from cotrain.train.checkpoint import Checkpoint, outer_counters, outer_tensors, 
 from cotrain.train.data.order import first_unused, share_positions
 from cotrain.train.data.permutation import Indices
 from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterOptimizer, OuterState, inner_learning_rate
+from cotrain.train.fragments import Fragments, Range
 from cotrain.train.inner import InnerLoop, StepResult
 from cotrain.train.reporter import StatusReporter
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated, Synchronizer
@@ -104,7 +105,7 @@ class Trainer:
     def __init__(
         self, config: RunConfig, inner: InnerLoop, synchronizer: Synchronizer, reporter: StatusReporter,
         wishes: Wishes, *, weights: Weights | None = None, after_round: Callable[[], bool] = lambda: False,
-        recover: Callable[[], bool] = lambda: False,
+        recover: Callable[[], bool] = lambda: False, fragments: Fragments | None = None,
     ):  # fmt: skip
         """
         Args:
@@ -112,13 +113,14 @@ class Trainer:
             after_round: called when a round has been closed; True ends the run early.
             recover: called after MOST_SKIPPED steps that were not finite: puts back weights and inner optimizer of
                 the last good checkpoint; False if there is none, then the outer state is taken up again.
+            fragments: what a round averages, as the synchronizer has them; absent: all weights.
         """
         self._config, self._inner, self._dataset = config, inner, inner.dataset
         self._sync, self._reporter, self._wishes = synchronizer, reporter, wishes
         self._weights = weights or InnerWeights(inner)
         self._after_round, self._recover = after_round, recover
         self._wanted = config.samples_wanted(len(inner.dataset))
-        self._outer = OuterOptimizer.from_config(config, self._wanted)
+        self._outer = OuterOptimizer.from_config(config, self._wanted, fragments)
         self._state = OuterState.initial(self._weights.take())
         self._count = Counters()
         self._rank, self._ranks = 0, 1
@@ -180,7 +182,7 @@ class Trainer:
     def _may_step(self) -> bool:
         if self._begun is not None:
             return self._count.steps - self._begun.step < self._config.diloco.overlap_limit
-        return self._count.round_steps < MOST_ROUND_LENGTHS * self._config.diloco.inner_steps
+        return self._count.round_steps < MOST_ROUND_LENGTHS * self._config.diloco.round_steps
 
     def _inner_step(self) -> None:
         started = time.monotonic()
@@ -268,9 +270,10 @@ class Trainer:
     def _close_round(self, closed: ClosedRound) -> None:
         begun, self._begun = self._begun, None
         assert begun is not None
+        due = self._outer.due(self._state)
         newer = self._outer.step(self._state, self._sync.average(), closed.totals, out=self._sync.next_buffers())
         self._state, digest = self._sync.publish(newer)
-        self._move_base(begun.parameters)
+        self._move_base(begun.parameters, due)
         self._count.round_steps -= begun.work.steps
         self._count.round_samples -= begun.work.samples
         self._begin_share()
@@ -291,13 +294,16 @@ class Trainer:
         self._begun = None
         base = self._state.parameters.clone()  # its buffer is written to by the download
         self._state = self._sync.resync(self._state)
-        self._move_base(base)
+        self._move_base(base, [(0, base.numel())])
         self._begin_share()
         self._reporter.phase("training", digest=self._state.digest())
 
-    def _move_base(self, old_base: Tensor) -> None:
-        """theta <- P + (theta - old_base)."""
-        self._weights.put(self._weights.take().sub_(old_base).add_(self._state.parameters))
+    def _move_base(self, old_base: Tensor, ranges: Sequence[Range]) -> None:
+        """theta <- P + (theta - old_base) in these ranges."""
+        weights = self._weights.take()
+        for start, stop in ranges:
+            weights[start:stop].sub_(old_base[start:stop]).add_(self._state.parameters[start:stop])
+        self._weights.put(weights)
 
     def _take_over(self, state: OuterState) -> None:
         self._state, self._count.position = state, state.cursor

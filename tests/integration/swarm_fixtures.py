@@ -32,6 +32,7 @@ from cotrain.swarm.observer import SessionObserver
 from cotrain.swarm.peer import SwarmPeer, start_dht
 from cotrain.swarm.state import download_state
 from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.fragments import Fragments, divide
 from cotrain.train.synchronizer import LocalWork, RoundNotClosed, StateOutdated
 from tests.membership_fixtures import membership_of
 
@@ -52,6 +53,12 @@ def swarm_config(nodes: int, **diloco: Any) -> RunConfig:
         diloco=DilocoSection(inner_steps=4, **diloco),
         swarm=SwarmSection(matchmaking_s=3.0, record_ttl_s=4.0, gather_s=0.0),
     )
+
+
+def fragments_of(config: RunConfig) -> Fragments:
+    """The vector in as many stretches as the config has fragments."""
+    names = [(f"layers.{number}.weight", NUMEL // 8) for number in range(8)]
+    return Fragments(divide([*names, ("norm.weight", NUMEL % 8)], config.diloco.fragments))
 
 
 def initial_state() -> OuterState:
@@ -96,6 +103,7 @@ class ObserverChild(_Child):
             dht_thread=self.thread,
             loop=self.loop,
             membership=self.held,
+            fragments=fragments_of(config),
         )
 
     def identity(self) -> str:
@@ -139,12 +147,12 @@ class PeerChild(_Child):
         peer_id = load_or_create_peer_key(key)
         self.number = number
         self.notices: list[str] = []
-        self.optimizer = OuterOptimizer.from_config(config, WANTED)
+        self.optimizer = OuterOptimizer.from_config(config, WANTED, fragments_of(config))
         self.peer = SwarmPeer(
             config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
             membership=self.membership(folder, config, peer_id),
             host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
-            on_notice=self.notices.append,
+            on_notice=self.notices.append, fragments=fragments_of(config),
         )  # fmt: skip
         self.state = OuterState.initial(torch.zeros(NUMEL))
         self.pseudo_gradient = torch.zeros(NUMEL)

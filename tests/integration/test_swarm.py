@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cotrain.peer_key import load_or_create_peer_key
 from tests.integration.swarm_fixtures import (
+    NUMEL,
     ChildHandle,
     TestSwarm,
     initial_state,
@@ -81,6 +82,26 @@ def test_all_members_and_the_observer_hold_the_same_bits_and_the_right_average(c
         assert swarm.observer.call("follow", 3) == (3, last["digest"])
         assert last["zeroedParts"] == 0
         assert last["suspects"] == []
+
+
+def test_fragments_are_averaged_in_turn_with_the_same_bits_everywhere(tmp_path: Path) -> None:
+    with running_swarm(tmp_path, swarm_config(3, fragments=2)) as swarm:
+        peers = swarm.add_peers(2)
+        digests, sent = set(), []
+        for seed in range(5):
+            outcome = close_rounds(swarm, peers, seeds=[seed])[0]
+            digests.add(outcome["digest"])
+            sent.append(outcome["sent"])
+        assert len(digests) == 5
+        assert max(sent) < 0.4 * NUMEL + 8192  # half of the vector, 4 bits a value, and the votes
+        assert swarm.observer.call("follow", 5) == (5, outcome["digest"])
+        received = swarm.observer.call("received")
+        close_rounds(swarm, peers, seeds=[5])
+        assert swarm.observer.call("follow", 6)[0] == 6
+        assert swarm.observer.call("received") - received < 0.3 * NUMEL  # half of the vector, 4 bits a value
+        peers += swarm.add_peers(1)  # late
+        last = close_rounds(swarm, peers, seeds=[6, 7])[0]
+        assert swarm.observer.call("follow", 8) == (8, last["digest"])
 
 
 def test_a_corrupted_peer_is_outvoted_and_takes_the_majoritys_state_over(tmp_path: Path) -> None:

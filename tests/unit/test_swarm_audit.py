@@ -95,12 +95,13 @@ class Peers:
     codec: str = "int4"
     aggregation: str = "filter"
     contributors: int = 0
+    fragments: int = 1
     round: int = 0
     group: str = "ab"
     feedback: dict[int, ErrorFeedback] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.feedback = {number: ErrorFeedback(NUMEL) for number in range(self.count)}
+        self.feedback = {number: ErrorFeedback([NUMEL] * self.fragments) for number in range(self.count)}
         self.names = [signer(number).peer_id for number in range(self.count)]
 
     def terms(self) -> GroupTerms:
@@ -110,7 +111,7 @@ class Peers:
             "session": "test", "group": self.group, "round": self.round, "state": "a" * 64, "members": members,
             "weights": (8,) * self.count, "steps": (4,) * self.count, "numel": NUMEL, "codec": self.codec,
             "reducers": tuple(member for member, may in zip(members, reduces, strict=True) if may),
-            "shares": tuple(map(int, reduces)), "aggregation": self.aggregation,
+            "shares": tuple(map(int, reduces)), "fragments": self.fragments, "aggregation": self.aggregation,
         })  # fmt: skip
 
     def close(
@@ -199,19 +200,24 @@ def as_a_third_party(evidence: Evidence) -> Evidence:
 
 # ---------------------------------------------------------------------------------------------- honest reducers
 @pytest.mark.parametrize("codec", ["int4", "int8", "fp32"])
-@pytest.mark.parametrize("aggregation", ["filter", "centered-clip", "median", "mean"])
-def test_honest_rounds_hold_to_the_last_bit_with_what_came_before_and_after(codec: str, aggregation: str) -> None:
-    peers = Peers(4, codec=codec, aggregation=aggregation, contributors=1)
-    rounds = [peers.close() for _ in range(4)]
+@pytest.mark.parametrize(
+    ("aggregation", "fragments"), [("filter", 1), ("filter", 2), ("centered-clip", 1), ("median", 1), ("mean", 3)]
+)
+def test_honest_rounds_hold_to_the_last_bit_with_what_came_before_and_after(
+    codec: str, aggregation: str, fragments: int
+) -> None:
+    peers = Peers(4, codec=codec, aggregation=aggregation, contributors=1, fragments=fragments)
+    rounds = [peers.close() for _ in range(3 + fragments)]
     for number, closed in enumerate(rounds):
-        before = rounds[number - 1] if number else None
+        is_first = number < fragments
+        before = None if is_first else rounds[number - fragments]
         for index in range(len(closed.decided.terms.parts)):
             material = closed.material(index, before)
             assert find_fault(material) is None
-            assert (material.previous is None) == (number == 0)
-            assert (material.residual is None) == (number == 0 or codec == "fp32")
-            if number + 1 < len(rounds):
-                followed = with_following(material, rounds[number + 1].decided)
+            assert (material.previous is None) == is_first
+            assert (material.residual is None) == (is_first or codec == "fp32")
+            if number + fragments < len(rounds):
+                followed = with_following(material, rounds[number + fragments].decided)
                 assert followed is not None
                 assert find_fault(followed) is None
 
@@ -234,7 +240,7 @@ def test_an_audit_holds_under_other_instruction_sets() -> None:
 
 
 def test_a_group_of_other_peers_starts_the_residuals_of_its_averages_anew() -> None:
-    feedback, ones = ErrorFeedback(NUMEL), Residuals(torch.ones(NUMEL), torch.ones(NUMEL))
+    feedback, ones = ErrorFeedback([NUMEL]), Residuals(torch.ones(NUMEL), torch.ones(NUMEL))
     small, large = Peers(2).terms().parts, Peers(3).terms().parts
     feedback.keep(4, ones, small[:1])
     assert feedback.for_round(5, small).average.sum() == small[0].numel
@@ -625,12 +631,25 @@ def looked_at(
     return asyncio.run(chosen.look_at(closed.decided, None if before is None else before.decided)), chosen
 
 
-def test_the_witness_finds_nothing_wrong_with_honest_rounds() -> None:
-    peers, before = Peers(4), None
-    for _ in range(5):
-        closed = peers.close()
-        assert looked_at(closed, before)[0] == []
-        before = closed
+@pytest.mark.parametrize("fragments", [1, 2])
+def test_the_witness_finds_nothing_wrong_with_honest_rounds(fragments: int) -> None:
+    peers, rounds = Peers(4, fragments=fragments), list[Closed]()
+    for number in range(6):
+        rounds.append(peers.close())
+        before = rounds[number - fragments] if number >= fragments else None
+        assert looked_at(rounds[number], before)[0] == []
+
+
+def test_one_witness_follows_each_fragment_by_itself() -> None:
+    peers, rounds = Peers(4, fragments=2), list[Closed]()
+    chosen, kept = None, 0
+    for number in range(8):
+        rounds.append(peers.close())
+        before = rounds[number - 2] if number >= 2 else None
+        found, chosen = looked_at(rounds[number], before, witness=chosen)
+        assert found == []
+        kept = max(kept, len(chosen._audited))
+    assert kept <= 2
 
 
 def test_the_witness_convicts_the_liar_it_is_drawn_for() -> None:

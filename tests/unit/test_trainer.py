@@ -22,6 +22,7 @@ from cotrain.status import Control, Status, TrainingStopped, WishName, read_stat
 from cotrain.train.data.permutation import Indices
 from cotrain.train.data.samples import SampleWriter, TaskDataset
 from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState, RoundTotals
+from cotrain.train.fragments import Fragments
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, flatten_parameters
 from cotrain.train.parallel import ParallelGroup
@@ -450,3 +451,28 @@ def test_a_late_joiner_weighs_nothing_in_its_first_round_and_warms_up(make: Make
     assert [work.warm for work in sync.works] == [False, *[True] * (len(sync.works) - 1)]
     assert rates[: INNER_STEPS + 1] == pytest.approx([3e-3 * share for share in (0.25, 0.5, 0.75, 1.0, 1.0)])
     assert (final.round, final.samples) == (8, 128)
+
+
+# ---------------------------------------------------------------------------------------------- fragments
+def test_in_fragments_each_part_is_averaged_in_its_turn_and_learns(make: Make) -> None:
+    """Alone, with an outer step that adds nothing (lr 1, no momentum), fragments change no weight: only P lags."""
+    settings = config(max_steps=24)
+    plain = settings.diloco.model_copy(update={"outer_learning_rate": 1.0, "outer_momentum": 0.0})
+    settings = settings.model_copy(update={"diloco": plain})
+    whole = make(LocalSynchronizer(INNER_STEPS), settings)
+    whole.trainer.run()
+
+    settings = settings.model_copy(update={"diloco": plain.model_copy(update={"fragments": 2})})
+    fragments = Fragments.of_model(whole.model, 2)
+    synchronizer = LocalSynchronizer(settings.diloco.round_steps, fragments=fragments)
+    bench = make(synchronizer, settings, fragments=fragments)
+    state = bench.trainer.run()
+
+    assert state.round == 24 / (INNER_STEPS / 2)
+    torch.testing.assert_close(flatten_parameters(bench.model), flatten_parameters(whole.model), rtol=0, atol=2e-5)
+    last = state.round - 1
+    local = flatten_parameters(bench.model)
+    for start, stop in fragments.due(last):
+        torch.testing.assert_close(state.parameters[start:stop], local[start:stop])
+    for start, stop in fragments.due(last - 1):
+        assert not torch.allclose(state.parameters[start:stop], local[start:stop])
