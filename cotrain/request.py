@@ -98,6 +98,7 @@ class DilocoRequest(CamelModel):
     """The outer steps; a field left out has the default of RunConfig."""
 
     inner_steps: int | None = None
+    fragments: int | None = None
     outer_learning_rate: float | None = None
     outer_momentum: float | None = None
     momentum_ramp: float | None = None

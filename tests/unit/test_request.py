@@ -38,7 +38,7 @@ def test_every_field_reaches_its_place() -> None:
                   "task": "text-classification"},
         distillation={"teacher": "big", "temperature": 3.0, "alpha": 0.7},
         distributed={"nodes": 5, "gpusPerNode": 1, "minPeers": 4},
-        diloco={"innerSteps": 6, "outerLearningRate": 0.4, "outerMomentum": 0.6, "momentumRamp": 0.2,
+        diloco={"innerSteps": 6, "fragments": 3, "outerLearningRate": 0.4, "outerMomentum": 0.6, "momentumRamp": 0.2,
                 "codec": "fp32", "overlapSteps": 0},
         data={"dataPath": "/books", "seqLength": 64, "tokenizer": "t", "normalization": "persian",
               "fields": {"text": "body"}},
@@ -51,6 +51,7 @@ def test_every_field_reaches_its_place() -> None:
     assert (config.train.warmup_steps, config.train.weight_decay, config.train.epochs) == (4, 0.2, 1.5)
     assert (config.distributed.nodes, config.distributed.gpus_per_node, config.swarm.min_peers) == (5, 1, 4)
     assert (config.diloco.inner_steps, config.diloco.codec, config.diloco.overlap_limit) == (6, "fp32", 0)
+    assert (config.diloco.fragments, config.diloco.round_steps) == (3, 2)
     assert (config.diloco.outer_learning_rate, config.diloco.outer_momentum, config.diloco.momentum_ramp) == (
         0.4, 0.6, 0.2,
     )  # fmt: skip
