@@ -1,9 +1,13 @@
 """A peer that trains nothing: it bootstraps a session's swarm, follows every round, and serves the state to joiners.
 
+It also judges the evidence that members have found.
+
 Invariant: whoever joins finds the outer state here, also when all volunteers are gone.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from hivemind.dht import DHT
 from hivemind.utils import get_logger
@@ -12,9 +16,11 @@ from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.swarm.dht import DhtThread, Directory
+from cotrain.swarm.evidence_service import EvidenceService, Keep
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
+from cotrain.swarm.judgement import SessionFacts
 from cotrain.swarm.line_speed import LineProbe
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.reachability import DialBack
@@ -26,6 +32,8 @@ from cotrain.train.fragments import Fragments
 logger = get_logger(__name__)
 
 FOLLOW_TIMEOUT_S = 60.0
+MEMBERS_OUT_OF_VIEW = 8
+"""A group that evidence is about may have had so many more members than the swarm has peers in view."""
 
 
 class SessionObserver:
@@ -33,15 +41,26 @@ class SessionObserver:
 
     def __init__(
         self, config: RunConfig, initial: OuterState, *, samples_wanted: int, dht: DHT, dht_thread: DhtThread,
-        loop: LoopThread, membership: MembershipSource, fragments: Fragments | None = None,
+        loop: LoopThread, membership: MembershipSource, keep_evidence: Keep = lambda content, judgement: None,
+        convicted: Collection[str] = (), fragments: Fragments | None = None,
     ):  # fmt: skip
-        """`initial` is served until the swarm is ahead of it; `fragments` as the trainers have them."""
+        """`initial` is served until the swarm is ahead of it; `fragments` as the trainers have them.
+
+        `keep_evidence`, `convicted`: see EvidenceService.
+        """
         self._dht, self._dht_thread, self._loop = dht, dht_thread, loop
         self._session = config.session.id
         self._shared = SharedState(initial.parameters.numel())
         self._gate = Gate(self._session, membership)
+        sizes = (fragments or Fragments.whole(initial.parameters.numel())).sizes()
+        self._evidence = EvidenceService(
+            self._gate, SessionFacts.of(config, sizes), round_=lambda: self.state.round,
+            members=lambda: len(self._directory.view.trainers()) + MEMBERS_OUT_OF_VIEW, keep=keep_evidence,
+            convicted=convicted,
+        )  # fmt: skip
         self._services = (
             self._gate, StateService(self._shared, self._gate), DialBack(self._gate), LineProbe(self._gate),
+            self._evidence,
         )  # fmt: skip
         self._directory = Directory(
             dht, self._session, record_ttl_s=config.swarm.record_ttl_s, role="observe", gate=self._gate,
@@ -111,3 +130,4 @@ class SessionObserver:
         """Withdraw from the session; the DHT and the others' sessions stay."""
         self._dht_thread.remove(self._directory)
         self._loop.run(self._stop_serving(), 30.0)
+        self._evidence.close()
