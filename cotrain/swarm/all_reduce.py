@@ -32,6 +32,7 @@ from cotrain.swarm.aggregate import Contribution, Reason, longest_average, reduc
 from cotrain.swarm.notary import Notary
 from cotrain.swarm.parts import Part, PartLedger
 from cotrain.swarm.streams import await_hang_up
+from cotrain.swarm.suspects import Suspects
 from cotrain.train.codec import Codec
 
 logger = get_logger(__name__)
@@ -118,7 +119,7 @@ class Exchange:
     group_id: bytes
     open_stream: Callable[[str, AsyncIterator[AveragingData]], Replies]
     timeouts: Timeouts = field(default_factory=Timeouts)
-    suspects: set[str] = field(default_factory=set)
+    suspects: Suspects = field(default_factory=Suspects)
     traffic: Traffic = field(default_factory=Traffic)
     steps: Sequence[int] | None = None
     aggregation: Aggregation = "filter"
@@ -154,16 +155,16 @@ class Exchange:
             replies = self._replies(reducer, indices)
             async for index, encoded in amap_in_executor(self._check_average, replies, max_prefetch=PREFETCH):
                 if encoded is None:
-                    self.suspects.add(reducer)
+                    self.suspects.blame(reducer, f"made an average of part {index} that is too long")
                 else:
                     self.ledger.put(index, encoded)
         except NotInGroup:
             # it will not send anything either: do not wait for its contribution
             self._drop(reducer, "is not in the group")
-            self.suspects.add(reducer)
+            self.suspects.blame(reducer, "is not in the group")
         except Exception as error:
             logger.info(f"reducer {reducer} failed: {error!r}")
-            self.suspects.add(reducer)
+            self.suspects.blame(reducer, f"failed to reduce: {_reason(error)}")
 
     async def _replies(self, reducer: str, indices: Sequence[int]) -> AsyncIterator[tuple[int, AveragingData]]:
         """The reducer's answers with the parts they are about; the stream is closed after the last."""
@@ -277,7 +278,7 @@ class Exchange:
                     return
             raise SwarmError("ended its stream early", field=sender)
         except Exception as error:
-            self._drop(sender, str(error) or type(error).__name__)
+            self._drop(sender, _reason(error))
 
     def _contribution_bytes(self, index: int) -> int:
         overhead = 0 if self.notary is None else self.notary.contribution_overhead
@@ -292,7 +293,7 @@ class Exchange:
         if sender in self._live_senders:
             logger.info(f"sender {sender} dropped: {why}")
             self._live_senders.discard(sender)
-            self.suspects.add(sender)
+            self.suspects.blame(sender, why)
             for index in self._mine:
                 self._note_collected(index)
 
@@ -350,8 +351,15 @@ class Exchange:
             return self.codec.decode(encoded, self.parts[index].numel)
         except ValueError as error:
             logger.warning(f"a contribution of {member} ignored: {error}")
-            self.suspects.add(member)
+            self.suspects.blame(member, f"sent what cannot be used: {error}")
             return None
+
+
+def _reason(error: Exception) -> str:
+    """What happened, without the peer's name."""
+    if isinstance(error, SwarmError):
+        return error.message
+    return str(error) or type(error).__name__
 
 
 def _reply(encoded: bytes | None) -> AveragingData:

@@ -58,6 +58,7 @@ from cotrain.swarm.results import RoundService
 from cotrain.swarm.rounds import Announcement, round_totals
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
+from cotrain.swarm.suspects import Suspects
 from cotrain.swarm.terms import CodecName, GroupTerms
 from cotrain.swarm.votes import Decision, Electorate, Signer, Word
 from cotrain.train.codec import make_codec
@@ -233,7 +234,7 @@ class RoundAverager(DecentralizedAverager):
         evidence, self._evidence = tuple(self._evidence), []
         return decided, RoundOutcome(
             round=terms.round, members=terms.members, weights=tuple(map(float, terms.weights)), totals=totals,
-            zeroed_parts=manifest.count(None), suspects=tuple(sorted(exchange.suspects)),
+            zeroed_parts=manifest.count(None), suspects=exchange.suspects.reasons(),
             matchmaking_s=matchmaking_s, reducing_s=time.monotonic() - started,
             bytes_sent=exchange.traffic.sent, bytes_received=exchange.traffic.received, reducers=terms.reducers,
             dropped={member: why for found in exchange.dropped.values() for member, why in sorted(found.items())},
@@ -241,7 +242,7 @@ class RoundAverager(DecentralizedAverager):
         )  # fmt: skip
 
     def _open_group(self, terms: GroupTerms, residuals: Residuals) -> Group:
-        me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), set[str](), Traffic()
+        me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), Suspects(), Traffic()
         vector = self._averaged_tensors[0][: terms.numel] + residuals.contribution
         notary = Notary(terms, self._signer, vector=vector, residual=residuals.average.clone())
         exchange = Exchange(

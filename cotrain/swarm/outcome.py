@@ -27,9 +27,9 @@ class RoundOutcome:
         weights: of each member.
         totals: samples and positions of the round.
         zeroed_parts: parts that nobody held.
-        suspects: members that failed to send or to reduce.
+        suspects: members that failed to send or to reduce, and why.
         dropped: members that this peer left out of one of its parts, and why.
-        seconds: spent `matchmaking` and `reducing`.
+        matchmaking_s, reducing_s: seconds spent; the agreement counts as reducing.
         bytes_sent, bytes_received: messages of this peer in the round; an audit's are not among them.
         reducers: the members that reduced and voted.
         evidence: found in this round's votes, and by audits since the last outcome.
@@ -40,7 +40,7 @@ class RoundOutcome:
     weights: tuple[float, ...]
     totals: RoundTotals
     zeroed_parts: int
-    suspects: tuple[str, ...]
+    suspects: Mapping[str, str]
     dropped: Mapping[str, str]
     matchmaking_s: float
     reducing_s: float
@@ -48,3 +48,25 @@ class RoundOutcome:
     bytes_received: int
     reducers: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+
+    def record(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        """The round as the training log has it. Rounds are counted from 1 there."""
+        return {
+            "round": self.round + 1,
+            "members": list(self.members),
+            "weights": [f"{weight:g}" for weight in self.weights],
+            "samples": self.totals.samples,
+            "zeroedParts": self.zeroed_parts,
+            "suspects": list(self.suspects),
+            "suspectedFor": _told(self.suspects),
+            "dropped": _told(self.dropped),
+            "evidence": [str(evidence) for evidence in self.evidence],
+            "matchmakingSeconds": round(self.matchmaking_s, 3),
+            "reducingSeconds": round(self.reducing_s, 3),
+            "bytesSent": self.bytes_sent,
+            "bytesReceived": self.bytes_received,
+        }
+
+
+def _told(reasons: Mapping[str, str]) -> list[str]:
+    return [f"{member}: {why}" for member, why in reasons.items()]

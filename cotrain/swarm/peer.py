@@ -18,6 +18,7 @@ from cotrain.peer_key import PeerSigner
 from cotrain.status import TrainingStopped
 from cotrain.swarm.averager import RoundAverager
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
+from cotrain.swarm.evidence_courier import EvidenceCourier
 from cotrain.swarm.follow import StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
@@ -109,6 +110,9 @@ class SwarmPeer:
         )  # fmt: skip
         self._dht_thread = DhtThread()
         self._dht_thread.add(self._directory)
+        self._courier = EvidenceCourier(
+            self._dht, self._loop, config.session.id, view=lambda: self._directory.view, tell=on_notice
+        )
         self._follower = StateFollower(
             session=config.session.id, shared=self._shared, codec=codec,
             optimizer=OuterOptimizer.from_config(config, samples_wanted, self._fragments),
@@ -324,7 +328,8 @@ class SwarmPeer:
             raise RoundNotClosed(str(error)) from error
         self._end_round()
         self._absent = {}
-        return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, _summary(outcome))
+        self._courier.take(outcome.evidence)
+        return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, outcome.record())
 
     def _check_averager(self) -> None:
         if not self._averager.is_alive():
@@ -370,19 +375,3 @@ def _all_at(view: SwarmView, round_: int) -> bool:
 def _kept(view: SwarmView, round_: int) -> bool:
     """Whether a peer that outlives the trainers has this round."""
     return any(record.role == "observe" and record.round >= round_ for record in view.peers.values())
-
-
-def _summary(outcome: RoundOutcome) -> dict[str, str | int | float | bool | list[str] | None]:
-    return {
-        "round": outcome.round + 1,
-        "members": list(outcome.members),
-        "weights": [f"{weight:g}" for weight in outcome.weights],
-        "samples": outcome.totals.samples,
-        "zeroedParts": outcome.zeroed_parts,
-        "suspects": list(outcome.suspects),
-        "dropped": [f"{member}: {reason}" for member, reason in outcome.dropped.items()],
-        "matchmakingSeconds": round(outcome.matchmaking_s, 3),
-        "reducingSeconds": round(outcome.reducing_s, 3),
-        "bytesSent": outcome.bytes_sent,
-        "bytesReceived": outcome.bytes_received,
-    }

@@ -45,11 +45,11 @@ class AuditedPeer(PeerChild):
         peer_module.RoundAverager = partial(  # type: ignore[misc, assignment]
             RoundAverager, audits_per_round=EVERY_REDUCER, on_evidence=write_down
         )
-        peer_module._summary = _full_summary
+        RoundOutcome.record = _full_record  # type: ignore[method-assign]
         super().__init__(config, folder, initial_peers, number)
 
 
-def _full_summary(outcome: RoundOutcome) -> dict[str, Any]:
+def _full_record(outcome: RoundOutcome) -> dict[str, Any]:
     return {
         "members": list(outcome.members), "weights": list(outcome.weights), "reducers": list(outcome.reducers),
         "zeroedParts": outcome.zeroed_parts, "suspects": list(outcome.suspects),

@@ -157,7 +157,7 @@ FRAMED = framed()
     ("name", "why"),
     [
         ("an honest part", "shows no wrong average"), ("another fault", "shows no forged input"),
-        ("other inputs", "other inputs than the reducer signed"), ("another average", "has not signed for this average"),
+        ("other inputs", "other inputs than"), ("another average", "has not signed for this average"),
         ("another accused", "is not signed by its witness"), ("no signature", "is not signed by its witness"),
     ],
 )  # fmt: skip
