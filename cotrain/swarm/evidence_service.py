@@ -230,7 +230,7 @@ async def _submit(p2p: P2P, observer: str, session: str, offer: Offer, content: 
             yield BytesValue(value=content[start : start + PIECE_BYTES])
 
     stub: Any = EvidenceService.get_stub(p2p, PeerID.from_base58(observer), namespace=session)
-    async with aclosing(await stub.rpc_submit_evidence(messages())) as stream:
+    async with aclosing(await asyncio.wait_for(stub.rpc_submit_evidence(messages()), ANSWER_TIMEOUT_S)) as stream:
         answer = await _read(stream, ANSWER_TIMEOUT_S)
         if answer.result != "send":
             return answer

@@ -88,7 +88,8 @@ class _Child:
 
 
 class ObserverChild(_Child):
-    def __init__(self, config: RunConfig, folder: Path):
+    def __init__(self, config: RunConfig, folder: Path, **options: Any):
+        """`options`: further arguments of its SessionObserver."""
         load_or_create_peer_key(folder / "observer.key")
         self.dht = start_dht(host="127.0.0.1", port=0, initial_peers=[], identity_path=folder / "observer.key")
         self.thread, self.loop = DhtThread(0.1), LoopThread("libp2p")
@@ -104,6 +105,7 @@ class ObserverChild(_Child):
             loop=self.loop,
             membership=self.held,
             fragments=fragments_of(config),
+            **options,
         )
 
     def identity(self) -> str:
@@ -324,10 +326,10 @@ class TestSwarm:
 
     __test__ = False
 
-    def __init__(self, folder: Path, config: RunConfig):
+    def __init__(self, folder: Path, config: RunConfig, observer: type[ObserverChild] = ObserverChild):
         self.folder, self.config = folder, config
         Issuer(folder / "keys", now=time.time())  # one key, before there are several processes
-        self.observer = ChildHandle(lambda: ObserverChild(config, folder)).ready()
+        self.observer = ChildHandle(lambda: observer(config, folder)).ready()
         self.addresses: list[str] = self.observer.call("addresses")
         self.peers: list[ChildHandle] = []
 
@@ -359,8 +361,10 @@ class TestSwarm:
 
 
 @contextlib.contextmanager
-def running_swarm(folder: Path, config: RunConfig) -> Iterator[TestSwarm]:
-    swarm = TestSwarm(folder, config)
+def running_swarm(
+    folder: Path, config: RunConfig, observer: type[ObserverChild] = ObserverChild
+) -> Iterator[TestSwarm]:
+    swarm = TestSwarm(folder, config, observer)
     try:
         yield swarm
     finally:
