@@ -63,6 +63,12 @@ class Certificates:
             .values(revoked_at=now(), reason=reason)
         )
 
+    async def why_revoked(self, rows: AsyncSession, participant: ParticipantRow) -> str:
+        """The reason that was given; empty once the certificates have been forgotten."""
+        own = CertificateRow.participant_id == participant.id
+        query = select(CertificateRow.reason).where(own, CertificateRow.revoked_at.is_not(None))
+        return await rows.scalar(query.order_by(CertificateRow.revoked_at.desc()).limit(1)) or ""
+
     async def publish(self, session: str) -> None:
         """Give the checkpointer a fresh certificate, and the lists of revoked ones that it puts into the DHT."""
         peer = load_or_create_peer_key(self._shared.root / CHECKPOINTER_KEY)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("coordinator.checkpointer")
 
 TICK_S = 0.1
+_REPORTING = threading.Lock()
 
 
 def main() -> int:
@@ -130,7 +131,7 @@ class Checkpointer:
     def _open(self, config: RunConfig) -> FollowedSession:
         from coordinator.followed_session import FollowedSession  # loads torch
 
-        return FollowedSession(config, self._shared, self._dht, self._dht_thread, self._loop)
+        return FollowedSession(config, self._shared, self._dht, self._dht_thread, self._loop, _report)
 
     def _follow_all(self) -> None:
         for name, session in list(self._sessions.items()):
@@ -177,7 +178,9 @@ def _told(error: CotrainError) -> str:
 
 
 def _report(report: BaseModel) -> None:
-    print(report.model_dump_json(by_alias=True), flush=True)
+    line = report.model_dump_json(by_alias=True)
+    with _REPORTING:  # evidence is reported by the thread that has checked it
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from cotrain.peer_key import PeerIdText
 from cotrain.protocol import Asset
 from cotrain.request import CamelModel
 
@@ -75,5 +76,18 @@ class Failed(CamelModel):
     hint: str = ""
 
 
-Report = Annotated[Ready | Following | Saved | Failed, Field(discriminator="event")]
-REPORT: TypeAdapter[Ready | Following | Saved | Failed] = TypeAdapter(Report)
+class Judged(CamelModel):
+    """Evidence against a peer has been checked and holds. It may be reported again after a restart."""
+
+    event: Literal["judged"] = "judged"
+    session: str
+    accused: PeerIdText
+    witness: PeerIdText
+    verdict: Literal["proof", "testimony"]
+    round: Annotated[int, Field(ge=1)]
+    what: Annotated[str, Field(max_length=300)]
+    """What the accused did, in words that go on from its name."""
+
+
+Report = Annotated[Ready | Following | Saved | Failed | Judged, Field(discriminator="event")]
+REPORT: TypeAdapter[Ready | Following | Saved | Failed | Judged] = TypeAdapter(Report)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from coordinator.checkpointer_messages import REPORT, Failed, Finish, Follow, Following, Ready, Release, Saved
+from coordinator.checkpointer_messages import REPORT, Failed, Finish, Follow, Following, Judged, Ready, Release, Saved
 from coordinator.settings import Settings
 from cotrain.process import child_environment, end_process
 from cotrain.status import replace_file
@@ -26,7 +26,7 @@ _PORT_WAIT_S = 3.0
 _STEADY_AFTER_S = 60.0
 PORT_FILE = "checkpointer.port"
 
-SessionReport = Following | Saved | Failed
+SessionReport = Following | Saved | Failed | Judged
 
 
 class CheckpointerProcess:

@@ -14,6 +14,7 @@ from coordinator.auth.login import Logins
 from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
 from coordinator.certificates import Certificates
+from coordinator.checkpointer_messages import Judged
 from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.hub import Hub
 from coordinator.ingest import Ingest
@@ -22,6 +23,7 @@ from coordinator.progress import ProgressPump
 from coordinator.sessions import Sessions
 from coordinator.settings import Settings
 from coordinator.store import Store
+from coordinator.suspicions import Suspicions
 from coordinator.uplinks import Uplinks
 
 
@@ -57,8 +59,10 @@ def build_coordinator(settings: Settings) -> Coordinator:
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
     checkpointer = CheckpointerProcess(
         settings,
-        # the two know each other; the process calls back only once everything is wired
-        on_report=lambda report: sessions.on_report(report),
+        # they know each other; the process calls back only once everything is wired
+        on_report=lambda report: (
+            suspicions.on_judged(report) if isinstance(report, Judged) else sessions.on_report(report)
+        ),
         to_follow=lambda: sessions.to_follow(),
     )
     sign_in, limits = settings.config.sign_in, settings.config.limits
@@ -74,9 +78,10 @@ def build_coordinator(settings: Settings) -> Coordinator:
     bonds = Bonds(store, signatures, public_url=settings.public_url)
     sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, checkpointer.send)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
+    suspicions = Suspicions(store, participants)
     return Coordinator(
         settings=settings, hub=hub, uplinks=uplinks, store=store, pump=pump, checkpointer=checkpointer,
-        sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump),
+        sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates,

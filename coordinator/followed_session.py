@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from hivemind.dht import DHT
 
-from coordinator.checkpointer_messages import Following
+from coordinator.checkpointer_messages import Following, Judged
+from coordinator.evidence_files import EvidenceFiles
 from coordinator.session_assets import gather_assets, model_files
 from coordinator.session_paths import confine
 from cotrain.config import RunConfig
@@ -21,6 +24,7 @@ from cotrain.membership.document import MembershipFile
 from cotrain.paths import MEMBERSHIP_FILE, SharedPaths
 from cotrain.status import State
 from cotrain.swarm.dht import DhtThread
+from cotrain.swarm.judgement import Judgement
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
 from cotrain.train.checkpoint import (
@@ -48,6 +52,7 @@ from cotrain.train.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 
 PEER_NAME = "checkpointer"
+EVIDENCE_FOLDER = "evidence"
 SAMPLE_PROMPT = "def "
 SAMPLE_TOKENS = 160
 
@@ -56,9 +61,13 @@ class FollowedSession:
     """Built when the session opens; `follow` is called again and again; `close` when it is let go."""
 
     def __init__(
-        self, config: RunConfig, shared: SharedPaths, dht: DHT, dht_thread: DhtThread, loop: LoopThread
+        self, config: RunConfig, shared: SharedPaths, dht: DHT, dht_thread: DhtThread, loop: LoopThread,
+        on_judged: Callable[[Judged], None],
     ):  # fmt: skip
-        """Prepares the data, builds the model, and opens the swarm at the newest checkpoint or at the beginning."""
+        """Prepares the data, builds the model, and opens the swarm at the newest checkpoint or at the beginning.
+
+        `on_judged` is called for evidence that holds, in another thread, and at once for each proof that is kept.
+        """
         config = confine(config, shared)
         self._config, self._shared = config, shared
         self._models_folder = shared.temporary_models / config.session.id
@@ -82,6 +91,9 @@ class FollowedSession:
             shared.run_dir(config.session.id, PEER_NAME), session=config.session.id, peer=PEER_NAME,
             interval_s=config.monitoring.status_interval_s,
         )  # fmt: skip
+        self._evidence = EvidenceFiles(shared.run_dir(config.session.id, PEER_NAME) / EVIDENCE_FOLDER)
+        self._on_judged = on_judged
+        proofs = self._evidence.proofs()
         self._observer = SessionObserver(
             config,
             self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
@@ -91,7 +103,11 @@ class FollowedSession:
             loop=loop,
             membership=MembershipFile(shared.run_dir(config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
             fragments=Fragments.of_model(self._model, config.diloco.fragments),
+            keep_evidence=self._keep_evidence,
+            convicted=[judgement.accused for judgement in proofs],
         )
+        for judgement in proofs:  # whoever was told before may have died before it did anything
+            self._tell(judgement)
         self._reporter.start()
         self._describe()
         self._report_state()
@@ -123,6 +139,13 @@ class FollowedSession:
             "training",
             message=f"the swarm is open at round {self._observer.state.round}; {self._wanted} samples wanted",
         )
+
+    def _keep_evidence(self, content: bytes, judgement: Judgement) -> None:
+        self._evidence.keep(content, judgement)
+        self._tell(judgement)
+
+    def _tell(self, judgement: Judgement) -> None:
+        self._on_judged(Judged(session=self._config.session.id, **asdict(judgement)))
 
     def following(self) -> Following:
         """What the session's nodes need."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.models import LogRow, MetricRow, ParticipantRow, RunRow, SessionRow
+from coordinator.models import MetricRow, ParticipantRow, SessionRow
 from coordinator.participants import announce
 from coordinator.progress import ProgressPump
 from coordinator.projection import mean, total_speed
 from coordinator.sessions import change_state, find_session
 from coordinator.store import Store, Transaction
+from coordinator.suspicions import Suspicions
+from coordinator.training_log import add_records, run_row
 from coordinator.uplinks import Uplink, Uplinks
-from coordinator.views import log_view
 from cotrain.errors import ProtocolError
 from cotrain.protocol import Goodbye, StatusMessage
 from cotrain.status import Record, Status, now
@@ -22,10 +23,11 @@ CHECKPOINTER = "checkpointer"
 class Ingest:
     """Everything that arrives from peers goes through here into the store."""
 
-    def __init__(self, store: Store, uplinks: Uplinks, pump: ProgressPump):
+    def __init__(self, store: Store, uplinks: Uplinks, pump: ProgressPump, suspicions: Suspicions):
         self._store = store
         self._uplinks = uplinks
         self._pump = pump
+        self._suspicions = suspicions
 
     async def participant_messages(
         self, session: str, uplink: Uplink, messages: Sequence[StatusMessage | Goodbye]
@@ -36,29 +38,33 @@ class Ingest:
         """
         newest: Status | None = None
         applied: dict[str, int] = {}
+        fresh: list[Record] = []
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
             for message in messages:
-                run = await _run_row(transaction, session, uplink.participant, message.run)
+                run = await run_row(transaction, session, uplink.participant, message.run)
                 if message.seq > run.applied_seq:
                     run.applied_seq, run.updated_at = message.seq, now()
                     if isinstance(message, StatusMessage):
                         newest = message.status
-                        await _add_records(transaction, run, message.status.records)
+                        fresh += await add_records(transaction, run, message.status.records)
                 applied[message.run] = run.applied_seq
             if newest is not None:
-                await self._apply_newest(transaction, row, uplink, newest)
+                await self._apply_newest(transaction, row, uplink, newest, fresh)
         if newest is not None:
             uplink.status = newest
             self._pump.mark(session)
         return applied
 
-    async def _apply_newest(self, transaction: Transaction, row: SessionRow, uplink: Uplink, status: Status) -> None:
+    async def _apply_newest(
+        self, transaction: Transaction, row: SessionRow, uplink: Uplink, status: Status, fresh: Sequence[Record]
+    ) -> None:
         participant = await transaction.rows.get(ParticipantRow, uplink.participant)
         if participant is not None:
             participant.status = status.model_dump(by_alias=True, exclude={"records"})
             participant.last_seen_at = now()
             await announce(transaction, participant, status, connected=True)
+            await self._suspicions.note_rounds(transaction, row, participant, fresh)
         if row.state == "waiting" and status.status == "training":
             await change_state(transaction, row, "progress")
 
@@ -68,13 +74,13 @@ class Ingest:
             row = await transaction.rows.get(SessionRow, status.session)
             if row is None:
                 return
-            run = await _run_row(transaction, row.id, CHECKPOINTER, status.run)
+            run = await run_row(transaction, row.id, CHECKPOINTER, status.run)
             # a snapshot's number starts at 0, an applied number of 0 means none
             if status.sequence + 1 <= run.applied_seq:
                 return
             run.applied_seq, run.updated_at = status.sequence + 1, now()
             row.checkpointer_status = status.model_dump(by_alias=True, exclude={"records"})
-            for record in await _add_records(transaction, run, status.records):
+            for record in await add_records(transaction, run, status.records):
                 await self._add_point(transaction, status, record)
         self._pump.mark(status.session)
 
@@ -107,29 +113,6 @@ def check_status(status: Status, *, session: str, peer: str, run: str) -> None:
                 f"the status is of another {name} than the uplink", field=f"status.{name}",
                 hint=f"expected {expected}",
             )  # fmt: skip
-
-
-async def _run_row(transaction: Transaction, session: str, source: str, run: str) -> RunRow:
-    row = await transaction.rows.get(RunRow, (session, source, run))
-    if row is None:
-        row = RunRow(session_id=session, source=source, run=run, applied_seq=0, last_record=0, updated_at=now())
-        transaction.rows.add(row)
-        await transaction.rows.flush()
-    return row
-
-
-async def _add_records(transaction: Transaction, run: RunRow, records: Sequence[Record]) -> list[Record]:
-    """Store and announce the records that are newer than those of the run so far; returns them in order."""
-    fresh = sorted((r for r in records if r.number > run.last_record), key=lambda record: record.number)
-    fresh = [r for i, r in enumerate(fresh) if i == 0 or r.number != fresh[i - 1].number]
-    for record in fresh:
-        row = LogRow(session_id=run.session_id, source=run.source, run=run.run, **record.model_dump())
-        transaction.rows.add(row)
-        data = log_view(row).model_dump(by_alias=True)
-        await transaction.emit(run.session_id, "training.log", {"sessionId": run.session_id, **data})
-    if fresh:
-        run.last_record = fresh[-1].number
-    return fresh
 
 
 def _integer(record: Record, key: str, otherwise: int) -> int:

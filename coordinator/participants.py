@@ -33,6 +33,7 @@ from cotrain.status import Status, now
 
 _RETRY_AFTER_S = 2
 _RUNS_IN_WELCOME = 32
+REMOVED_BY_OWNER = "the session's owner has removed this account"
 
 
 class Participants:
@@ -84,8 +85,9 @@ class Participants:
         here = ParticipantRow.session_id == session
         known = await rows.scalar(select(ParticipantRow).where(here, ParticipantRow.peer_id == request.peer_id))
         mine = list(await rows.scalars(select(ParticipantRow).where(here, ParticipantRow.account == account)))
-        if any(row.removed_at is not None for row in mine):
-            raise ForbiddenError("the session's owner has removed this account", hint="join another session")
+        if removed := [row for row in mine if row.removed_at is not None]:
+            why = await self._certificates.why_revoked(rows, removed[0])
+            raise ForbiddenError(why or "this account was put out of the session", hint="join another session")
         if known is None:
             self._limits.participants(len(mine))
             known = ParticipantRow(
@@ -119,16 +121,24 @@ class Participants:
             return RenewAnswer(membership=await self._certificates.issue(transaction, row))
 
     async def remove(self, session: str, participant: str) -> None:
-        """Put a participant out for good: its certificates are revoked and its account is not let in again.
-
-        Raises NotFoundError.
-        """
+        """What the session's owner may do to a participant: put it out for good. Raises NotFoundError."""
         async with self._store.write() as transaction:
             row = await find_participant(transaction.rows, session, participant)
-            row.token_sha256, row.removed_at = "", now()
-            await self._certificates.revoke(transaction, row, "removed by the session's owner")
-        await self._certificates.publish(session)
-        self._uplinks.drop(session, participant, "the session's owner has removed this participant")
+            await self.put_out(transaction, row, REMOVED_BY_OWNER)
+        await self.cut_off(row, "the session's owner has removed this participant")
+
+    async def put_out(self, transaction: Transaction, row: ParticipantRow, why: str) -> None:
+        """End a participant's token and certificates, and let its account not in again; `why` is what it is told.
+
+        `cut_off` tells everybody, once this is committed.
+        """
+        row.token_sha256, row.removed_at = "", now()
+        await self._certificates.revoke(transaction, row, why)
+
+    async def cut_off(self, row: ParticipantRow, why: str) -> None:
+        """Publish the revocation of one that was put out, and close its uplink; `why`: at most 120 bytes."""
+        await self._certificates.publish(row.session_id)
+        self._uplinks.drop(row.session_id, row.id, why)
 
     async def authenticate(self, session: str, participant: str, token: str) -> ParticipantRow:
         """The participant whose token this is. Raises NotAuthorizedError, always the same one."""

@@ -65,7 +65,7 @@ class ProgressView(Projection):
 
 
 class LogView(CamelModel):
-    """One record of somebody's training log; `source` is a participant's id or `checkpointer`."""
+    """One record of the training log; `source` is a participant's id, `checkpointer` or `coordinator`."""
 
     source: str
     run: str

@@ -1,7 +1,8 @@
 """A small program that speaks the checkpointer's side of the protocol, and trains nothing.
 
 A session whose name says `broken` fails. For any other one, a file `<shared>/reached-<session>` makes it
-report that the goal is reached. Each command is written to `<shared>/commands.jsonl`.
+report that the goal is reached, and a file `<shared>/report-*.json` is reported as it is. Each command is written to
+`<shared>/commands.jsonl`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def main() -> None:
             if not line:
                 return
             obey(shared, line, followed)
+        for path in sorted(shared.glob("report-*.json")):
+            print(path.read_text(), flush=True)
+            path.unlink()
         for session in sorted(followed):
             if (shared / f"reached-{session}").exists():
                 followed.discard(session)
