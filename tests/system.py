@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from cotrain.process import child_environment
 from cotrain.status import Status, read_status
 
 T = TypeVar("T")
+COTRAIN = ("-m", "cotrain.cli")
 
 
 def wait_until(condition: Callable[[], T | None], *, limit_s: float, what: str) -> T:
@@ -116,10 +117,12 @@ class System:
         self.token = self._sign_in()
         return process
 
-    def start_node(self, name: str, session_url: str, *options: str) -> Process:
-        return self._start(name, ["node", "join", session_url, "--json", "--threads", "1", "--name", name, *options])
+    def start_node(self, name: str, session_url: str, *options: str, program: Sequence[str] = COTRAIN) -> Process:
+        """`program`: what stands in the place of `cotrain`, as arguments of Python."""
+        arguments = ["node", "join", session_url, "--json", "--threads", "1", "--name", name, *options]
+        return self._start(name, arguments, program)
 
-    def _start(self, name: str, arguments: list[str]) -> Process:
+    def _start(self, name: str, arguments: list[str], program: Sequence[str] = COTRAIN) -> Process:
         home = self.folder / name
         home.mkdir(exist_ok=True)
         log = home / f"output-{len(self.processes)}.log"
@@ -129,7 +132,7 @@ class System:
         environment.pop("COTRAIN_DATABASE_URL", None)
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [sys.executable, "-m", "cotrain.cli", *arguments], stdin=subprocess.DEVNULL, stdout=output,
+                [sys.executable, *program, *arguments], stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, env=environment, start_new_session=True,
             )  # fmt: skip
         process = Process(name, popen, log, home / "home", home / "shared")
