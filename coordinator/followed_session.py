@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from cotrain.membership.document import MembershipFile
 from cotrain.paths import MEMBERSHIP_FILE, SharedPaths
 from cotrain.status import State
 from cotrain.swarm.dht import DhtThread
+from cotrain.swarm.follow import Followed
 from cotrain.swarm.judgement import Judgement
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
@@ -156,10 +158,12 @@ class FollowedSession:
         """Catch up with the swarm; True once the run is complete, or has stopped early."""
         if self._is_over():
             return True
+        began, trainers = time.monotonic(), len(self._observer.trainers)
+        self._reporter.wait("" if trainers else "a node that trains")
         if not self._observer.follow():
-            self._reporter.update(peers=len(self._observer.trainers))
+            self._reporter.update(peers=trainers)
             return False
-        self._report_state()
+        self._report_state(time.monotonic() - began)
         complete = self._is_over()
         round_ = self._observer.state.round
         if complete or round_ % self._config.monitoring.evaluation_rounds == 0:
@@ -175,18 +179,21 @@ class FollowedSession:
     def _stopped_early(self) -> bool:
         return self._config.train.early_stopping and self._stopping.stopped
 
-    def _report_state(self) -> None:
-        state, digest = self._observer.state, self._observer.digest
-        at_same_round = {held for round_, held in self._observer.trainers.values() if round_ == state.round}
+    def _report_state(self, following_s: float = 0.0) -> None:
+        """A record of the round; `following_s`: seconds until its state was here, the outer step among them."""
+        state, digest, followed = self._observer.state, self._observer.digest, self._observer.followed
+        holders = [held for round_, held in self._observer.trainers.values() if round_ == state.round]
         self._reporter.update(
             status="training" if state.round else "waiting", round=state.round, samples_committed=state.samples,
             digest=digest, peers=len(self._observer.trainers), bytes_received=self._observer.bytes_received,
         )  # fmt: skip
-        agrees = at_same_round <= {digest}
+        agrees = set(holders) <= {digest}
         self._reporter.record(
             "round", f"round {state.round}: {'the digest is' if agrees else 'some peers do not hold'} the swarm's",
             level="info" if agrees else "warning",
-            data={"round": state.round, "digest": digest, "samples": state.samples, "digestsEqual": agrees},
+            data={"round": state.round, "digest": digest, "samples": state.samples, "digestsEqual": agrees,
+                  "holders": len(holders), "followingSeconds": round(following_s, 3),
+                  **({} if followed is None else _told(followed))},
         )  # fmt: skip
 
     def _evaluate(self) -> None:
@@ -252,3 +259,10 @@ class FollowedSession:
         for folder in (self._models_folder, self._assets_folder):
             shutil.rmtree(folder, ignore_errors=True)
         self._reporter.stop()
+
+
+def _told(followed: Followed) -> dict[str, str | int | None]:
+    return {
+        "followedBy": followed.by, "donor": followed.donor, "zeroedParts": followed.zeroed_parts,
+        "bytesReceived": followed.bytes_received,
+    }  # fmt: skip

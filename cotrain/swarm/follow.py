@@ -7,6 +7,8 @@ that and takes the outer step itself; the digest must be the one that the swarm 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from hivemind.p2p import P2P
@@ -23,6 +25,23 @@ logger = get_logger(__name__)
 ROUND_TIMEOUT_S = 10.0
 
 
+@dataclass(frozen=True)
+class Followed:
+    """How the state was brought up to date last.
+
+    Attributes:
+        by: the round's `average`, or a `download` of the whole state.
+        bytes_received: of what led to it.
+        donor: who gave the average; empty for a download, which may have several.
+        zeroed_parts: of the average; None for a download.
+    """
+
+    by: Literal["average", "download"]
+    bytes_received: int
+    donor: str = ""
+    zeroed_parts: int | None = None
+
+
 class StateFollower:
     """Brings a SharedState to what the swarm holds."""
 
@@ -33,6 +52,7 @@ class StateFollower:
         self._session, self._shared, self._optimizer, self._codec = session, shared, optimizer, codec
         self._view, self._progress = view, progress
         self.bytes_received = 0
+        self.last: Followed | None = None
 
     async def catch_up(
         self, p2p: P2P, state: OuterState | None, *, timeout_s: float, needed: Callable[[], bool] = lambda: True
@@ -50,6 +70,7 @@ class StateFollower:
             timeout_s=timeout_s, progress=self._progress, needed=needed,
         )  # fmt: skip
         self.bytes_received += 8 * self._shared.numel
+        self.last = Followed("download", 8 * self._shared.numel)
         digest = downloaded.digest()
         return self._shared.publish(downloaded, digest), digest
 
@@ -64,17 +85,19 @@ class StateFollower:
             if digest != expected:
                 continue
             try:
-                totals = await fetch_round(
+                found = await fetch_round(
                     p2p, peer, self._session, state.round, self._codec, average, timeout_s=ROUND_TIMEOUT_S
                 )
             except Exception as error:
                 logger.info(f"round {state.round} could not be fetched from {peer}: {error!r}")
                 continue
-            if totals is None:
+            if found is None:
                 continue
-            self.bytes_received += self._codec.encoded_bytes(average.numel())
-            newer = self._optimizer.step(state, average, totals, out=self._shared.next_buffers())
+            size = self._codec.encoded_bytes(average.numel())
+            self.bytes_received += size
+            newer = self._optimizer.step(state, average, found.totals, out=self._shared.next_buffers())
             if newer.digest() == expected:
+                self.last = Followed("average", size, peer, found.zeroed_parts)
                 return self._shared.publish(newer, expected), expected
             logger.warning(f"the average of round {state.round} from {peer} does not lead to the announced digest")
         return None

@@ -17,7 +17,7 @@ from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.evidence_service import EvidenceService, Keep
-from cotrain.swarm.follow import StateFollower
+from cotrain.swarm.follow import Followed, StateFollower
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.judgement import SessionFacts
@@ -95,6 +95,11 @@ class SessionObserver:
     @property
     def bytes_received(self) -> int:
         return self._follower.bytes_received
+
+    @property
+    def followed(self) -> Followed | None:
+        """How the newest state came here; None for the one that it began with."""
+        return self._follower.last
 
     def wait_for_news(self, timeout_s: float) -> bool:
         """Wait until the swarm is ahead of the state held here; False when the time is over."""

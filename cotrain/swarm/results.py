@@ -36,6 +36,15 @@ class RoundHeader(BaseModel):
     parts: Annotated[list[tuple[int, int, bool]], Field(max_length=100_000)]
     """(start, stop, present) of each part; one that is not present counts as zero and is not sent."""
 
+    @property
+    def totals(self) -> RoundTotals:
+        return RoundTotals(self.samples, self.positions)
+
+    @property
+    def zeroed_parts(self) -> int:
+        """Parts that nobody held."""
+        return sum(not present for _, _, present in self.parts)
+
     def covers(self, numel: int) -> bool:
         """Whether the parts, one after the other, make up a vector of `numel` values."""
         bounds = [0, *itertools.chain.from_iterable((start, stop) for start, stop, _ in self.parts), numel]
@@ -75,7 +84,7 @@ class RoundService(ServicerBase):
 
 async def fetch_round(
     p2p: P2P, peer: str, session: str, round_: int, codec: Codec, out: Tensor, *, timeout_s: float
-) -> RoundTotals | None:
+) -> RoundHeader | None:
     """Fetch the average of round `round_` from a peer into `out` [n]; None if the peer does not hold it.
 
     Raises SwarmError or ValueError for what does not make up n values.
@@ -98,4 +107,4 @@ async def fetch_round(
             if message is None:
                 raise SwarmError(f"ended its stream before the values from {start} on", field=peer)
             out[start:stop] = codec.decode(message.value, stop - start)
-    return RoundTotals(header.samples, header.positions)
+    return header
