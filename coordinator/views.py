@@ -104,6 +104,9 @@ class PeerView(CamelModel):
     bytes_received: int = 0
     digest: str = ""
     error_msg: str = ""
+    waiting_for: str = ""
+    waiting_since: float | None = None
+    """Unix time, seconds."""
     last_train_at: str | None = None
 
 

@@ -73,9 +73,18 @@ def plain_line(status: Status) -> str:
     if status.peer != LOCAL_PEER:
         parts.append(f"{status.peers} peers")
         parts.append(f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}")
+    if waiting := waiting_line(status):
+        parts.append(f"waiting for {waiting}")
     if status.error_msg:
         parts.append(f"error: {status.error_msg}")
     return "  ".join(parts)
+
+
+def waiting_line(status: Status) -> str:
+    """What a run waits for, and how long it had when it said so; empty if for nothing."""
+    if not status.waiting_for or status.waiting_since is None:
+        return ""
+    return f"{status.waiting_for}, {format_seconds(max(0.0, status.updated_at - status.waiting_since))}"
 
 
 class Display(Protocol):
@@ -192,6 +201,8 @@ def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> 
         rows += [("peers", str(status.peers)), ("traffic", traffic)]
     if status.validation_loss is not None:
         rows.insert(3, ("validation", f"{status.validation_loss:.4f} (round {status.validation_round})"))
+    if waiting := waiting_line(status):
+        rows.append(("waiting for", waiting))
     if status.error_msg:
         rows.append(("error", status.error_msg))
     return rows

@@ -130,6 +130,10 @@ class Status(CamelModel):
     """libp2p addresses of the peer."""
     baselines: dict[str, float] = Field(default_factory=dict)
     """Losses of trivial predictors on the same validation text (unigrams, bigrams), nats per target."""
+    waiting_for: str = ""
+    """What the run waits for now, empty if for nothing: it may train meanwhile."""
+    waiting_since: float | None = None
+    """Unix time, seconds."""
     records: list[Record] = Field(default_factory=list)
     """The newest records, at most 32, oldest first."""
 

@@ -143,7 +143,7 @@ class _Run:
             config, numel=numel, samples_wanted=config.samples_wanted(samples), identity_path=job.identity_path,
             membership=MembershipFile(job.membership_path), initial_peers=job.initial_peers,
             host=job.host, port=job.port,
-            on_wait=lambda what: self._reporter.record("log", f"waiting for {what}"),
+            on_wait=self._reporter.wait,
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
             on_notice=lambda what: self._reporter.record("log", what, level="warning"), fragments=fragments,
         )  # fmt: skip

@@ -80,12 +80,13 @@ class SwarmPeer:
         on_notice: Callable[[str], None] = lambda what: None, obey: Callable[[], None] = lambda: None,
         fragments: Fragments | None = None,
     ):  # fmt: skip
-        """`on_wait` is told what is waited for; `on_download` the share of the state that has arrived; `on_notice` what
-        the volunteer should know. `fragments`: what rounds average; absent: all `numel` parameters in each.
+        """`on_wait` is told what is waited for, again and again, and nothing (empty) once it is over; `on_download` the
+        share of the state that has arrived; `on_notice` what the volunteer should know. `fragments`: what rounds average;
+        absent: all `numel` parameters in each.
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
-        self._config, self._tell_wait, self._waiting_for, self._obey = config, on_wait, "", obey
+        self._config, self._on_wait, self._obey = config, on_wait, obey
         self._tell = on_notice
         require_shared_memory(numel)
         codec = make_codec(config.diloco.codec)
@@ -127,20 +128,18 @@ class SwarmPeer:
         self._absent: dict[str, float] = {}
         self._retry_at = self._begun_at = self._state_noted_at = 0.0
 
-    def _on_wait(self, what: str) -> None:
-        if what != self._waiting_for:
-            self._waiting_for = what
-            self._tell_wait(what)
-
     def _wait_for(self, what: str, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait for a view of the swarm, obeying wishes meanwhile; False when the time is over."""
         self._on_wait(what)
         deadline = time.monotonic() + timeout_s
-        while not self._directory.wait_for(condition, WISH_INTERVAL_S):
-            self._obey()
-            if time.monotonic() > deadline:
-                return False
-        return True
+        try:
+            while not self._directory.wait_for(condition, WISH_INTERVAL_S):
+                self._obey()
+                if time.monotonic() > deadline:
+                    return False
+            return True
+        finally:
+            self._on_wait("")
 
     # ------------------------------------------------------------------------------------------ who is there
     @property
@@ -171,7 +170,7 @@ class SwarmPeer:
         # one that is further may still be about to show its certificate
         self._directory.wait_for(lambda view: not view.unmet, MEET_TIMEOUT_S)
         self._loop.start(self._look_at_line())
-        return self._catch_up(None)
+        return self._catch_up(None, "the outer state")
 
     async def _look_at_line(self) -> None:
         """Measure the uplink, and tell the volunteer if others cannot connect to this machine; nothing waits for it."""
@@ -190,14 +189,16 @@ class SwarmPeer:
             self._tell(what)
 
     def resync(self, state: OuterState) -> OuterState:
-        self._on_wait("the outer state of the majority")
         # what is held is known to be wrong or old: only a full download can be checked
         newer = any(round_ > state.round for _, round_, _ in self._directory.view.donors())
-        return self._catch_up(state if newer else None)
+        return self._catch_up(state if newer else None, "the outer state of the majority")
 
-    def _catch_up(self, held: OuterState | None) -> OuterState:
-        p2p_work = self._follow(held)
-        state, digest = self._loop.run(p2p_work, 2 * JOIN_TIMEOUT_S)
+    def _catch_up(self, held: OuterState | None, what: str) -> OuterState:
+        self._on_wait(what)
+        try:
+            state, digest = self._loop.run(self._follow(held), 2 * JOIN_TIMEOUT_S)
+        finally:
+            self._on_wait("")
         self._averager.forget_residuals()
         self._note_state(state, digest)
         return state

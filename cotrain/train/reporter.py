@@ -80,6 +80,8 @@ class StatusReporter:
                 fields["status"] = state
             self._pending.update(fields, phase=phase)
             self._dirty = True
+            if phase == "done":
+                self._begin_wait("")
             self._merge()
             if message:
                 self._add_record("phase", message, "info", {"phase": phase, "status": self._status.status})
@@ -94,6 +96,21 @@ class StatusReporter:
         with self._lock:
             self._add_record(kind, message, level, data or {})
         self._urgent.set()
+
+    def wait(self, what: str) -> None:
+        """This is waited for from now on, which is recorded; empty: nothing is any more."""
+        with self._lock:
+            if not self._begin_wait(what):
+                return
+            if what:
+                self._add_record("log", f"waiting for {what}", "info", {})
+        self._urgent.set()
+
+    def idle(self, what: str) -> None:
+        """What a wait that comes in every round is for. Not recorded, and nothing where another wait has been told."""
+        with self._lock:
+            if not self._merge().waiting_for:
+                self._begin_wait(what)
 
     def flush(self) -> None:
         """Write the snapshot now, in this thread: for before `start`."""
@@ -119,6 +136,13 @@ class StatusReporter:
             self._status = merged.model_copy(update={"process_rate": max(rate, self._status.process_rate)})
             self._pending = {}
         return self._status
+
+    def _begin_wait(self, what: str) -> bool:
+        if what == self._merge().waiting_for:
+            return False
+        self._pending.update(waiting_for=what, waiting_since=now() if what else None)
+        self._dirty = True
+        return True
 
     def _add_record(self, kind: RecordKind, message: str, level: Any, data: dict[str, Any]) -> None:
         number = self._records[-1].number + 1 if self._records else 1

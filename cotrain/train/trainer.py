@@ -247,30 +247,38 @@ class Trainer:
     def _advance_round(self, wait_s: float) -> bool:
         """Begin, follow or finish a round; waits at most `wait_s` seconds. True if one was closed."""
         waiting_since, closed = time.monotonic(), None
+        if wait_s > 0:
+            self._reporter.idle(f"{'the others to close' if self._begun is None else 'the average of'} round "
+                                f"{self._state.round + 1}")  # fmt: skip
         try:
             if self._begun is None and self._sync.should_close(self._work(), wait_s):
                 self._begin_round()
                 wait_s = 0.0
-            if self._begun is not None and (closed := self._sync.poll_round(wait_s)) is not None:
-                self._close_round(closed)
+            if self._begun is not None:
+                closed = self._sync.poll_round(wait_s)
         except RoundNotClosed as error:
             self._begun = None
+            self._reporter.wait("")
             self._reporter.record("log", f"round {self._state.round + 1} not closed: {error}", level="warning")
         except StateOutdated as error:
             self._resync(str(error))
         if wait_s > 0:
             self._waited_s += time.monotonic() - waiting_since
+        if closed is not None:
+            self._close_round(closed)
         return closed is not None
 
     def _begin_round(self) -> None:
+        self._reporter.wait("")
         local = self._weights.take()
         self._begun = _Begun(local, self._work(), self._count.steps)
         self._sync.begin_round(self._state, local, self._begun.work)
 
     def _close_round(self, closed: ClosedRound) -> None:
-        begun, self._begun = self._begun, None
+        begun, self._begun, arrived = self._begun, None, time.monotonic()
         assert begun is not None
         due = self._outer.due(self._state)
+        self._reporter.wait("")
         newer = self._outer.step(self._state, self._sync.average(), closed.totals, out=self._sync.next_buffers())
         self._state, digest = self._sync.publish(newer)
         self._move_base(begun.parameters, due)
@@ -284,7 +292,8 @@ class Trainer:
         self._reporter.record(
             "round", f"round {self._state.round} closed{by}",
             data={**closed.summary, "round": self._state.round, "digest": digest, "loss": self._loss(),
-                  "steps": begun.work.steps, "waitedSeconds": round(self._waited_s, 3)},
+                  "steps": begun.work.steps, "waitedSeconds": round(self._waited_s, 3),
+                  "applyingSeconds": round(time.monotonic() - arrived, 3)},
         )  # fmt: skip
         self._waited_s = 0.0
 

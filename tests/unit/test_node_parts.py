@@ -196,6 +196,10 @@ def test_plain_line_has_the_facts() -> None:
         "sent 1.5 MB, received 999 B",
     ):
         assert fact in line
+    assert "waiting for" not in line
+    waiting = snapshot(waitingFor="3 nodes, 2 are here", waitingSince=10.0, updatedAt=75.0)
+    assert "waiting for 3 nodes, 2 are here, 1 min 05 s" in plain_line(waiting)
+    assert ("waiting for", "3 nodes, 2 are here, 1 min 05 s") in live_rows(waiting, [], None)
     assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"))
 
 

@@ -112,6 +112,27 @@ def test_records_are_numbered_bounded_and_cut(reporter: StatusReporter) -> None:
     assert all(len(record.message) == 1000 for record in records)
 
 
+def test_a_wait_is_recorded_once_and_has_its_beginning(reporter: StatusReporter) -> None:
+    for _ in range(3):
+        reporter.wait("2 nodes, 1 are here")
+    first = reporter.status
+    assert first.waiting_for == "2 nodes, 1 are here"
+    assert first.waiting_since is not None
+    assert first.waiting_since <= time.time()
+    reporter.idle("the others")  # another wait is more exact
+    assert reporter.status.waiting_for == first.waiting_for
+    reporter.wait("2 nodes, 2 are here")
+    assert reporter.status.waiting_since is not None
+    reporter.wait("")
+    assert (reporter.status.waiting_for, reporter.status.waiting_since) == ("", None)
+    reporter.idle("the others")
+    assert reporter.status.waiting_for == "the others"
+    reporter.phase("done", "stopped")
+    assert reporter.status.waiting_for == ""
+    messages = [record.message for record in reporter.status.records]
+    assert messages == ["waiting for 2 nodes, 1 are here", "waiting for 2 nodes, 2 are here"]
+
+
 phases = st.sampled_from(["starting", "joining", "downloading", "training", "averaging", "finishing", "done"])
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -476,3 +477,31 @@ def test_in_fragments_each_part_is_averaged_in_its_turn_and_learns(make: Make) -
         torch.testing.assert_close(state.parameters[start:stop], local[start:stop])
     for start, stop in fragments.due(last - 1):
         assert not torch.allclose(state.parameters[start:stop], local[start:stop])
+# ---------------------------------------------------------------------------------------------- waiting
+def test_a_wait_says_what_for_and_since_when_and_the_rounds_record_what_it_took(make: Make) -> None:
+    class Held(WatchedSynchronizer):
+        """Delivers an average only once it may."""
+
+        may = threading.Event()
+
+        def poll_round(self, wait_s: float) -> ClosedRound | None:
+            return super().poll_round(wait_s) if self.may.wait(min(wait_s, 0.05)) else None
+
+    sync, before = Held(), time.time()
+    bench = make(sync)
+    thread = threading.Thread(target=bench.trainer.run)
+    thread.start()
+    try:
+        wait_until(lambda: bench.reporter.status.waiting_for != "", limit_s=20.0)
+        status = bench.reporter.status
+        assert status.waiting_for == "the average of round 1"
+        assert before < cast("float", status.waiting_since) <= time.time()
+        wait_until(lambda: time.time() > cast("float", status.waiting_since) + 0.2)
+        assert bench.reporter.status.waiting_since == status.waiting_since
+    finally:
+        sync.may.set()
+        thread.join(30.0)
+    assert (bench.reporter.status.waiting_for, bench.reporter.status.waiting_since) == ("", None)
+    first = next(record.data for record in bench.reporter._records if record.kind == "round")
+    assert cast("float", first["waitedSeconds"]) >= 0.2
+    assert 0.0 <= cast("float", first["applyingSeconds"]) < 10.0
