@@ -91,6 +91,7 @@ async def _note_testimony(
         f"{name_of(witness)} says of {name_of(accused)}: in round {report.round} it {report.what}. That cannot be "
         f"proved; {count} {'wallet says' if count == 1 else 'wallets say'} such things of it",
         {**_facts(report, accused), "wallet": witness.account, "witnesses": count, "removed": False},
+        level="info" if count == 1 else "warning",  # whoever leaves at the wrong moment earns one
     )  # fmt: skip
 
 

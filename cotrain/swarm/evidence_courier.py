@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from hivemind.dht import DHT
 from hivemind.utils import get_logger
 
-from cotrain.errors import SwarmError
 from cotrain.swarm.dht import SwarmView
 from cotrain.swarm.evidence import Evidence
 from cotrain.swarm.evidence import Testimony as WitnessTestimony
@@ -88,7 +87,7 @@ class EvidenceCourier:
             p2p = await self._dht.replicate_p2p()
             for evidence in self._outbox.waiting():
                 self._settle(evidence, await submit_evidence(p2p, observers[0], self._session, evidence))
-        except SwarmError as error:
+        except Exception as error:
             logger.warning(f"{len(self._outbox)} pieces of evidence wait: {error}")
         finally:
             self._under_way = False

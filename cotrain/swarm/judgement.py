@@ -38,7 +38,7 @@ FAULTS: dict[Fault, str] = {
     "broken residual": "passed on another residual than its average of part {part} left",
 }
 COMPLAINTS: dict[Complaint, str] = {
-    "no inputs": "handed out no inputs of part {part}",
+    "no inputs": "handed out no inputs of part {part}, or could not be reached any more",
     "wrong inputs": "handed out other inputs of part {part} than it had signed for",
     "unfounded residual": "added a residual to part {part} that no round before accounts for",
 }

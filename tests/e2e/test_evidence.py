@@ -18,8 +18,9 @@ FOUND_WITHIN_S = 150
 """A reducer of three is audited every third round on average."""
 
 
-def suspicions(system: System, session: str) -> list[dict[str, Any]]:
-    return [log for log in system.logs(session) if log["source"] == "coordinator"]
+def proofs(system: System, session: str) -> list[dict[str, Any]]:
+    """What the coordinator has told of; on a busy machine there may be testimonies besides."""
+    return [log for log in system.logs(session) if log["kind"] == "suspicion" and log["data"]["held"] == "proof"]
 
 
 def test_a_lying_reducer_is_put_out_and_the_others_go_on(tmp_path: Path) -> None:
@@ -37,8 +38,8 @@ def test_a_lying_reducer_is_put_out_and_the_others_go_on(tmp_path: Path) -> None
         assert_gone(trees)
 
         # a later audit may find the same before the revocation has reached everybody: it is told once
-        (told,) = suspicions(system, name)
-        assert (told["data"]["held"], told["data"]["accused"]) == ("proof", accused)
+        (told,) = proofs(system, name)
+        assert (told["source"], told["data"]["accused"]) == ("coordinator", accused)
         assert "liar is put out of the session: in round" in told["message"]
         assert "that its inputs do not give" in told["message"]
         kept = coordinator.shared / "logs" / "training" / name / "checkpointer" / "evidence" / f"proof-{accused}.json"
