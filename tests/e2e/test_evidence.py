@@ -18,6 +18,16 @@ FOUND_WITHIN_S = 150
 """A reducer of three is audited every third round on average."""
 
 
+MEMBERS_RECORD = {
+    "members", "weights", "samples", "zeroedParts", "suspects", "suspectedFor", "dropped", "evidence", "digest",
+    "matchmakingSeconds", "waitedSeconds", "reducingSeconds", "applyingSeconds", "bytesSent", "bytesReceived",
+}  # fmt: skip
+CHECKPOINTERS_RECORD = {
+    "digest", "digestsEqual", "samples", "holders", "followedBy", "donor", "zeroedParts", "bytesReceived",
+    "followingSeconds",
+}  # fmt: skip
+
+
 def proofs(system: System, session: str) -> list[dict[str, Any]]:
     """What the coordinator has told of; on a busy machine there may be testimonies besides."""
     return [log for log in system.logs(session) if log["kind"] == "suspicion" and log["data"]["held"] == "proof"]
@@ -47,8 +57,11 @@ def test_a_lying_reducer_is_put_out_and_the_others_go_on(tmp_path: Path) -> None
 
         wait_for_members(system, name, 2, after=max(together, told["data"]["round"]))
         assert [node.popen.poll() for node in honest] == [None, None]
-        rounds = [log["data"] for log in system.logs(name) if log["kind"] == "round"]
-        assert all(data["digestsEqual"] for data in rounds if "digestsEqual" in data)
+        rounds = [log for log in system.logs(name) if log["kind"] == "round"]
+        followed = [log["data"] for log in rounds if log["source"] == "checkpointer" and log["data"]["round"] > 0]
+        assert all(data["digestsEqual"] for data in followed)
+        assert all(set(data) >= CHECKPOINTERS_RECORD for data in followed)
+        assert all(set(log["data"]) >= MEMBERS_RECORD for log in rounds if log["source"] != "checkpointer")
 
         system.post(f"/api/v1/sessions/{name}/cancel")
         assert [node.popen.wait(30) for node in honest] == [0, 0]
