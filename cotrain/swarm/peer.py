@@ -81,8 +81,8 @@ class SwarmPeer:
         fragments: Fragments | None = None,
     ):  # fmt: skip
         """`on_wait` is told what is waited for, again and again, and nothing (empty) once it is over; `on_download` the
-        share of the state that has arrived; `on_notice` what the volunteer should know. `fragments`: what rounds average;
-        absent: all `numel` parameters in each.
+        share of the state that has arrived; `on_notice` what the volunteer should know. `fragments`: what rounds
+        average; absent: all `numel` parameters in each.
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """

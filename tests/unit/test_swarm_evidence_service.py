@@ -34,7 +34,7 @@ from tests.membership_fixtures import gate_and_caller
 from tests.swarm_signers import signer
 from tests.unit.test_swarm_audit import NOW, NUMEL, Closed, Peers, noisy, part_of
 
-FACTS = SessionFacts("test", NUMEL, "int4", "filter")
+FACTS = SessionFacts("test", (NUMEL,), "int4", "filter")
 LIAR, WITNESS = 2, 0
 
 
@@ -112,13 +112,21 @@ def test_real_evidence_is_within_its_bounds(count: int, codec: str) -> None:
 
 
 def test_the_bound_follows_the_part_and_the_group_not_the_model() -> None:
-    small, large = replace(FACTS, numel=2**20), replace(FACTS, numel=2**30)
+    small, large = replace(FACTS, fragment_sizes=(2**20,)), replace(FACTS, fragment_sizes=(2**30,))
     assert large.most_bytes(8) - small.most_bytes(8) < 2**20
     assert 12_000_000 < small.most_bytes(4) < small.most_bytes(8) < 20_000_000
 
 
 @pytest.mark.parametrize(
-    "change", [{"session": "other"}, {"numel": NUMEL + 1}, {"codec": "int8"}, {"aggregation": "mean"}], ids=str
+    "change",
+    [
+        {"session": "other"},
+        {"fragment_sizes": (NUMEL + 1,)},
+        {"fragment_sizes": (NUMEL, NUMEL)},
+        {"codec": "int8"},
+        {"aggregation": "mean"},
+    ],
+    ids=str,
 )
 def test_evidence_about_other_terms_is_refused_before_it_is_checked(change: dict[str, Any]) -> None:
     with pytest.raises(EvidenceError, match="other terms"):
@@ -182,7 +190,7 @@ def test_many_small_wrong_values_are_refused_unread() -> None:
     content = b'{"body": {"kind": "two-votes", "terms": {"weights": [' + weights + b"]}}}"
     before = time.process_time()
     with pytest.raises(EvidenceError, match="is more than evidence about 3 members can be"):
-        judge(content, replace(FACTS, numel=2**20), witness=signer(WITNESS).peer_id, members=3)
+        judge(content, replace(FACTS, fragment_sizes=(2**20,)), witness=signer(WITNESS).peer_id, members=3)
     assert time.process_time() - before < 0.5
 
 

@@ -477,6 +477,8 @@ def test_in_fragments_each_part_is_averaged_in_its_turn_and_learns(make: Make) -
         torch.testing.assert_close(state.parameters[start:stop], local[start:stop])
     for start, stop in fragments.due(last - 1):
         assert not torch.allclose(state.parameters[start:stop], local[start:stop])
+
+
 # ---------------------------------------------------------------------------------------------- waiting
 def test_a_wait_says_what_for_and_since_when_and_the_rounds_record_what_it_took(make: Make) -> None:
     class Held(WatchedSynchronizer):
