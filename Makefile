@@ -9,8 +9,11 @@ help:  ## this list
 demo: install  ## a coordinator and two nodes on this machine train a small model (about two minutes)
 	.venv/bin/cotrain demo
 
-test: install-dev  ## all tests
-	$(CPU) .venv/bin/python -m pytest
+test: install-dev  ## all tests but the longest
+	$(CPU) .venv/bin/python -m pytest -m "not long"
+
+chaos: install-dev  ## the swarm and the demo while processes are killed, stopped and cut off (ten minutes or more)
+	$(CPU) .venv/bin/python -m pytest tests/chaos
 
 check: install-dev  ## lint, format, types, import contracts
 	.venv/bin/ruff check .
@@ -35,6 +38,9 @@ coverage: install-dev  ## every line and branch of identity, membership and sign
 bench: install-dev  ## measurements, as ratios against something run beside them
 	$(CPU) .venv/bin/python -m benchmarks.inner_loop
 	$(CPU) .venv/bin/python -m benchmarks.quality
+
+bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs root (half an hour)
+	$(CPU) .venv/bin/python -m benchmarks.swarm all
 
 format: install-dev  ## put the code into its form
 	.venv/bin/ruff check --fix .

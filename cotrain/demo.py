@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cotrain.demo_chaos import Chaos
 from cotrain.demo_summary import PRESETS, Summary, summarize, summary_lines
 from cotrain.errors import CotrainError, UnreachableError
 from cotrain.status import FINAL_STATES, replace_file
@@ -45,21 +46,28 @@ class Options:
     folder: Path
     keep: bool
     report: Path | None
+    chaos_seed: int | None = None
+    """Of the moments at which nodes are killed and stopped; None: they are left in peace."""
 
 
 @app.command()
 def demo(
-    peers: Annotated[int, typer.Option(min=1, max=16, help="Nodes to start.")] = 2,
+    peers: Annotated[int | None, typer.Option(min=1, max=16, help="Nodes to start: 2, with --chaos 4.")] = None,
     preset: Annotated[str, typer.Option(help=f"How much to train: {', '.join(PRESETS)}.")] = "nano",
     report: Annotated[Path | None, typer.Option(help="Write the summary as JSON to this file.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the coordinator up until Ctrl-C.")] = False,
     folder: Annotated[Path, typer.Option(help="Where this and earlier demos keep their files.")] = Path(".demo"),
+    chaos: Annotated[bool, typer.Option("--chaos", help="Kill nodes (-9) and stop them while they train.")] = False,
+    chaos_seed: Annotated[int, typer.Option(help="Decides which, when and for how long.")] = 0,
 ) -> None:
     """A coordinator and some nodes on this machine train a small model together."""
     if preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is not one of {', '.join(PRESETS)}", param_hint="--preset")
+    if chaos and peers == 1:
+        raise typer.BadParameter("chaos needs a node that goes on while another is away", param_hint="--peers")
     place = folder.resolve() / time.strftime("%Y%m%d-%H%M%S")
-    raise typer.Exit(asyncio.run(run(Options(peers, preset, place, keep, report))))
+    options = Options(peers or (4 if chaos else 2), preset, place, keep, report, chaos_seed if chaos else None)
+    raise typer.Exit(asyncio.run(run(options)))
 
 
 async def run(options: Options) -> int:
@@ -98,6 +106,7 @@ class Demo:
 
     options: Options
     nodes: list[Child] = field(default_factory=list)
+    chaos: Chaos | None = None
 
     async def run(self) -> int:
         """Start everything, follow the session to its end, sum up, stop everything."""
@@ -113,10 +122,15 @@ class Demo:
             try:
                 for number in range(1, options.peers + 1):
                     self.nodes.append(await self._start_node(number, session["url"]))
+                self._prepare_chaos(session["url"])
                 await self._follow(api, session["id"])
+                if self.chaos is not None:
+                    await self.chaos.finish()
                 await self._await_nodes()
                 summary = await summarize(api.get, session["id"], wall_s=time.monotonic() - started)
             finally:
+                if self.chaos is not None:
+                    await self.chaos.close()
                 await asyncio.gather(*(_end(node) for node in self.nodes))
             self._show(summary, url)
             if options.keep:
@@ -141,6 +155,16 @@ class Demo:
             name, ["node", "join", url, "--json", "--threads", "1", "--name", name], {"COTRAIN_HOME": str(home)}
         )
 
+    def _prepare_chaos(self, url: str) -> None:
+        if self.options.chaos_seed is None:
+            return
+
+        async def restart(index: int) -> asyncio.subprocess.Process:
+            self.nodes[index] = await self._start_node(index + 1, url)  # the same home: the same identity
+            return self.nodes[index].process
+
+        self.chaos = Chaos(self.options.chaos_seed, [node.process for node in self.nodes], restart)
+
     async def _start(self, name: str, arguments: list[str], extra: dict[str, str]) -> Child:
         from cotrain.process import child_environment
 
@@ -149,7 +173,7 @@ class Demo:
         log = folder / "output.log"
         environment = child_environment(COTRAIN_SHARED=str(folder / "shared"), **extra)
         environment.pop("COTRAIN_DATABASE_URL", None)  # the demo's own database, in its own folder
-        with log.open("wb") as output:
+        with log.open("ab") as output:  # a node that is started again goes on in it
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "cotrain.cli", *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=output,
                 stderr=asyncio.subprocess.STDOUT, env=environment, start_new_session=True,
@@ -172,6 +196,8 @@ class Demo:
                     display.show(view, participants["items"])
                     if view["status"] in FINAL_STATES:
                         break
+                    if self.chaos is not None:
+                        self.chaos.note_progress(view["round"], view["processRate"])
                 self._check_nodes()
                 await asyncio.sleep(POLL_S)
         if view["status"] != "completed":
@@ -198,10 +224,14 @@ class Demo:
 
     def _show(self, summary: Summary, url: str) -> None:
         print("\n".join(summary_lines(summary)))
+        if self.chaos is not None:
+            print(f"  chaos            {self.chaos.told()}")
         print(f"  dashboard        {url} (while it is up; `cotrain demo --keep` leaves it up)")
         if self.options.report is not None:
             content = json.dumps(summary.model_dump(by_alias=True), indent=2) + "\n"
             replace_file(self.options.report.resolve(), content.encode())
+        if self.chaos is not None and not summary.digests_equal:
+            raise DemoFailedError("the outer states parted under chaos", field=str(self.options.folder))
 
 
 class Api:
