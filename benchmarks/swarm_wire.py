@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hivemind
 import torch
@@ -23,7 +23,7 @@ from cotrain.swarm.gate import Gate
 from cotrain.swarm.peer import start_dht
 from cotrain.swarm.rounds import Announcement
 from cotrain.swarm.state import SharedState
-from cotrain.train.codec import make_codec
+from cotrain.swarm.terms import CodecName
 from tests.integration.swarm_fixtures import ChildHandle, _Child
 from tests.membership_fixtures import membership_of
 from tests.netns import Host
@@ -80,10 +80,11 @@ class WirePeer(_Child):
         )
 
     def _ours(self, folder: Path, key: Path) -> RoundAverager:
-        gate = Gate(SESSION, HeldMembership(membership_of(folder / "keys", SESSION, self._peer_id)))
+        membership = HeldMembership(membership_of(folder / "keys", SESSION, self._peer_id))
+        gate = Gate(SESSION, membership)
         return RoundAverager(
-            self._vector, self._dht, session=SESSION, codec=make_codec(self._kind), state=SharedState(1), gate=gate,
-            matchmaking_s=self._matchmaking_s, **_signer_if_wanted(key),
+            self._vector, self._dht, session=SESSION, codec=cast(CodecName, self._kind), state=SharedState(1), gate=gate,
+            membership=membership, signer=PeerSigner(key), matchmaking_s=self._matchmaking_s,
         )  # fmt: skip
 
     def addresses(self) -> list[str]:
@@ -124,12 +125,6 @@ class WirePeer(_Child):
     def quit(self) -> None:
         self._averager.shutdown()
         self._dht.shutdown()
-
-
-def _signer_if_wanted(key: Path) -> dict[str, Any]:
-    """The averager signs its votes where it can."""
-    names = RoundAverager.__init__.__code__.co_varnames
-    return {"signer": PeerSigner(key)} if "signer" in names else {}
 
 
 def _await_group(step: StepControl) -> float:
