@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -85,6 +85,13 @@ class Residuals:
 
     def clone(self) -> Residuals:
         return Residuals(self.contribution.clone(), self.average.clone())
+
+    def averages_of(self, parts: Iterable[Part]) -> Tensor:
+        """[n] float32: a copy of what the averages of these parts lost, undefined elsewhere."""
+        copied = torch.empty_like(self.average)  # what is never written takes neither time nor room
+        for part in parts:
+            copied[part.start : part.stop] = self.average[part.start : part.stop]
+        return copied
 
 
 def _norm(values: Tensor) -> float:

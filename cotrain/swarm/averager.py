@@ -216,8 +216,8 @@ class RoundAverager(DecentralizedAverager):
             numel=self._fragment_sizes[quorate.round % len(self._fragment_sizes)],
             fragments=len(self._fragment_sizes), codec=self._codec_name, aggregation=self._aggregation,
         )  # fmt: skip
-        residuals = self._feedback.for_round(terms.round, [part for part in terms.parts if part.reducer == me])
-        group = self._open_group(terms, residuals)
+        prepared = await asyncio.get_running_loop().run_in_executor(None, self._prepare, terms)
+        group, residuals = self._open_group(terms, *prepared), prepared[0]
         self._groups.register(group)
         exchange = group.exchange
         await exchange.run()
@@ -241,10 +241,17 @@ class RoundAverager(DecentralizedAverager):
             evidence=evidence,
         )  # fmt: skip
 
-    def _open_group(self, terms: GroupTerms, residuals: Residuals) -> Group:
-        me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), Suspects(), Traffic()
+    @torch.no_grad()
+    def _prepare(self, terms: GroupTerms) -> tuple[Residuals, Tensor, Tensor]:
+        """Residuals for this round, the contribution with its residual, and what this peer's averages get added."""
+        mine = [part for part in terms.parts if part.reducer == self._signer.peer_id]
+        residuals = self._feedback.for_round(terms.round, mine)
         vector = self._averaged_tensors[0][: terms.numel] + residuals.contribution
-        notary = Notary(terms, self._signer, vector=vector, residual=residuals.average.clone())
+        return residuals, vector, residuals.averages_of(mine)
+
+    def _open_group(self, terms: GroupTerms, residuals: Residuals, vector: Tensor, added: Tensor) -> Group:
+        me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), Suspects(), Traffic()
+        notary = Notary(terms, self._signer, vector=vector, residual=added)
         exchange = Exchange(
             me=me, members=terms.members, weights=[float(weight) for weight in terms.weights], parts=terms.parts,
             ledger=ledger, vector=vector, residuals=residuals, codec=self._codec,

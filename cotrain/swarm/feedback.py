@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from cotrain.swarm.all_reduce import Residuals
 from cotrain.swarm.parts import Part
 
@@ -31,19 +33,29 @@ class ErrorFeedback:
     def forget(self) -> None:
         """Start again from nothing: another outer state has been taken over."""
         self._kept: dict[int, _Kept] = {}
+        self._spare: dict[int, Residuals] = {}
 
     def for_round(self, round_: int, mine: Iterable[Part]) -> Residuals:
-        """A copy for a round in which this peer reduces the parts `mine`."""
+        """A copy for a round in which this peer reduces the parts `mine`; what averages of others lost is undefined."""
         fragment = round_ % len(self._sizes)
-        residuals, kept = Residuals.zeros(self._sizes[fragment]), self._kept.get(fragment)
-        if kept is not None:
+        numel, kept = self._sizes[fragment], self._kept.get(fragment)
+        # not a spare for long: a round that fails may go on writing to what it was given
+        residuals = self._spare.pop(fragment, None) or Residuals(torch.empty(numel), torch.empty(numel))
+        if kept is None:
+            residuals.contribution.zero_()
+        else:
             residuals.contribution.copy_(kept.residuals.contribution)
-            for part in mine:
-                if round_ == kept.round + len(self._sizes) and part in kept.reduced:
-                    at = slice(part.start, part.stop)
-                    residuals.average[at] = kept.residuals.average[at]
+        for part in mine:
+            at = slice(part.start, part.stop)
+            if kept is not None and round_ == kept.round + len(self._sizes) and part in kept.reduced:
+                residuals.average[at] = kept.residuals.average[at]
+            else:
+                residuals.average[at] = 0.0
         return residuals
 
     def keep(self, round_: int, residuals: Residuals, reduced: Iterable[Part]) -> None:
         """After a decided round: `reduced` are the parts whose averages, as this peer made them, were decided on."""
-        self._kept[round_ % len(self._sizes)] = _Kept(round_, residuals, frozenset(reduced))
+        fragment = round_ % len(self._sizes)
+        if fragment in self._kept:  # its memory serves again: fresh memory of this size costs more than the copying
+            self._spare[fragment] = self._kept[fragment].residuals
+        self._kept[fragment] = _Kept(round_, residuals, frozenset(reduced))
