@@ -10,6 +10,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,13 @@ from cotrain.config import RunConfig
 from cotrain.swarm.all_reduce import Exchange
 from cotrain.swarm.commit import Agreement
 from cotrain.swarm.state import SharedState
+from cotrain.train.synchronizer import LocalWork
 from tests.integration.swarm_fixtures import ChildHandle, PeerChild, TestSwarm, _fork
 
 STOPPED_AT_MOST_S = 90.0
 """The clock of a round goes on while a peer is stopped in it."""
+MAY_CLOSE_S = 20.0
+"""Longer than the pause after a round that was not closed, and than a record of the dead lives."""
 
 
 class Fault:
@@ -135,7 +139,24 @@ def while_serving_state(fault: Fault) -> None:
 
 
 # ---------------------------------------------------------------------------------------------- peers
-class FaultyPeer(PeerChild):
+class PatientPeer(PeerChild):
+    """A peer that proposes a closing only when the training loop would."""
+
+    def may_close(self) -> bool:
+        """Wait until a round that was not closed may be tried again, and a view of the others is newer than the state.
+
+        Two that missed each other and tried at once, each would take the other for gone, and close it alone.
+        """
+        deadline = time.monotonic() + MAY_CLOSE_S
+        work = LocalWork(steps=4, samples=8, ranks=2)
+        self.peer.report(work, steps_per_s=1.0)
+        while time.monotonic() < deadline:
+            if self.peer.should_close(work, 0.1):
+                return True
+        return False
+
+
+class FaultyPeer(PatientPeer):
     """A peer like any other until `arm` is called."""
 
     def __init__(
@@ -152,6 +173,25 @@ class FaultyPeer(PeerChild):
         self._fault.arm()
 
 
+def add_patient_peers(swarm: TestSwarm, count: int) -> list[ChildHandle]:
+    """Start them and let them join."""
+    first = len(swarm.peers)
+    return let_join(
+        swarm,
+        [ChildHandle(lambda n=number: PatientPeer(swarm.config, swarm.folder, swarm.addresses, n))
+         for number in range(first, first + count)],
+    )  # fmt: skip
+
+
+def let_join(swarm: TestSwarm, added: list[ChildHandle]) -> list[ChildHandle]:
+    """They belong to the swarm from now on, and are ended with it."""
+    swarm.peers += added
+    for handle in added:
+        handle.ready()
+    swarm.all(added, "join")
+    return added
+
+
 def add_faulty_peers(
     swarm: TestSwarm, count: int, point: Callable[[Fault], None], number: signal.Signals = signal.SIGKILL
 ) -> list[ChildHandle]:
@@ -162,9 +202,4 @@ def add_faulty_peers(
         return ChildHandle(lambda: FaultyPeer(swarm.config, swarm.folder, swarm.addresses, peer, point, fault))
 
     faults = [Fault(number) for _ in range(count)]  # all at once: a forgotten one's memory would be the next one's
-    added = [build(first + index, fault) for index, fault in enumerate(faults)]
-    swarm.peers += added
-    for handle in added:
-        handle.ready()
-    swarm.all(added, "join")
-    return added
+    return let_join(swarm, [build(first + index, fault) for index, fault in enumerate(faults)])

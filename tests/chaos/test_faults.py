@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.chaos import faults
 from tests.chaos.faults import add_faulty_peers
 from tests.integration import swarm_fixtures
 from tests.integration.swarm_fixtures import ChildHandle, TestSwarm, running_swarm, swarm_config
+from tests.system import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 
@@ -59,6 +60,13 @@ def assert_killed(victim: ChildHandle, descendants: list[psutil.Process]) -> Non
     assert victim.process.exitcode == KILLED, "the fault did not strike"
     _, alive = psutil.wait_procs(descendants, timeout=5.0)
     assert alive == []
+    pids = [victim.process.pid, *(process.pid for process in descendants)]
+    wait_until(lambda: not shared_memory_of(pids), limit_s=10, what=f"shared memory freed: {shared_memory_of(pids)}")
+
+
+def shared_memory_of(pids: Iterable[int | None]) -> list[str]:
+    """Files that torch has made for memory shared by these processes."""
+    return [file.name for pid in pids for file in Path("/dev/shm").glob(f"torch_{pid}_*")]
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.__name__)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.chaos import faults
-from tests.chaos.faults import STOPPED_AT_MOST_S, add_faulty_peers
+from tests.chaos.faults import STOPPED_AT_MOST_S, add_faulty_peers, add_patient_peers
 from tests.chaos.test_faults import close_one_round
 from tests.integration import swarm_fixtures
 from tests.integration.swarm_fixtures import ChildHandle, TestSwarm, running_swarm, swarm_config
@@ -41,6 +41,7 @@ def close_rounds_for(swarm: TestSwarm, peers: list[ChildHandle], seconds: float)
     """Rounds one after the other; the last one's outcome, in which all agree."""
     until, seed, last = time.monotonic() + seconds, 100, {}
     while time.monotonic() < until:
+        assert swarm.all(peers, "may_close") == [True] * len(peers)
         outcomes = swarm.all(peers, "average", seed)
         assert len({(outcome["round"], outcome["digest"]) for outcome in outcomes}) == 1, outcomes
         seed, last = seed + 1, outcomes[0]
@@ -56,7 +57,7 @@ def catch_up_and_go_on(swarm: TestSwarm, late: ChildHandle, others: list[ChildHa
 
 def test_a_peer_stopped_between_rounds_catches_up(tmp_path: Path) -> None:
     with running_swarm(tmp_path, swarm_config(3)) as swarm:
-        peers = swarm.add_peers(3)
+        peers = add_patient_peers(swarm, 3)
         close_one_round(swarm, peers, seed=0)
         late, others = peers[2], peers[:2]
         with stopped(late):
