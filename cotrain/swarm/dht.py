@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from hivemind.dht import DHT
@@ -75,11 +75,19 @@ class SwarmView:
         peers: valid records by peer id.
         refused: why records of other peers were not taken, by peer id.
         seen_at: `time.monotonic()` of the view.
+        after_stall: the first after the DHT has answered nothing for long. Records of peers that live may be missing:
+            whatever kept this peer from reading kept them from writing.
     """
 
     peers: dict[str, PeerRecord] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     seen_at: float = 0.0
+    after_stall: bool = False
+
+    def following(self, earlier: SwarmView, record_ttl_s: float) -> SwarmView:
+        """This view as the next one after `earlier`. Of two in a row that are late, only the first is after a stall."""
+        stalled = self.seen_at - earlier.seen_at > record_ttl_s / 3
+        return replace(self, after_stall=stalled and not earlier.after_stall)
 
     @property
     def unmet(self) -> list[str]:
@@ -208,7 +216,7 @@ class Directory:
                 logger.warning(f"record of {peer} refused: {reason}")
         self._look_for_observers(view)
         with self._refreshed:
-            self._view = view
+            self._view = view.following(self._view, self._ttl_s)
             self._refreshed.notify_all()
         self._meet([peer for peer, reason in view.refused.items() if reason in (UNMET, REFUSED)])
         self._exchange_revocations()

@@ -261,8 +261,8 @@ class SwarmPeer:
         if time.monotonic() < self._retry_at:
             return False
         view, round_ = self._directory.view, self._state.round
-        if view.seen_at < self._state_noted_at:
-            return False  # it tells where the others were before this state: they may be further
+        if view.seen_at < self._state_noted_at or view.after_stall:
+            return False  # it tells where the others were before this state, or misses some: they may be further
         self._check_not_behind(view, round_)
         here = len([r for r in view.trainers().values() if r.round == round_]) + 1
         if here < self._config.swarm.min_peers:

@@ -117,6 +117,16 @@ def test_a_tie_of_digests_goes_to_more_samples_then_to_the_larger_digest() -> No
     assert [peer for peer, _, _ in view.donors()] == ["q", "p", "r"]
 
 
+def test_a_view_that_comes_late_is_after_a_stall_but_not_the_next_one() -> None:
+    """Else two peers that a third has stopped from renewing their records would each go on alone."""
+    seen, views = SwarmView(seen_at=100.0), []
+    for at in (100.3, 105.4, 105.6, 111.0, 116.2, 121.4, 121.5):
+        seen = SwarmView({"p": record(5)}, seen_at=at).following(seen, record_ttl_s=15.0)
+        views.append(seen.after_stall)
+    assert views == [False, True, False, True, False, True, False]
+    assert seen.peers == {"p": record(5)}
+
+
 def test_only_trainers_with_a_state_count_as_peers() -> None:
     view = SwarmView({"t": record(0), "o": record(0, role="observe"), "j": record(-1, "")})
     assert list(view.trainers()) == ["t"]
