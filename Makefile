@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test check install install-dev bench coverage format clean
+.PHONY: help demo test chaos check install install-dev coverage bench bench-swarm format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -12,7 +12,7 @@ demo: install  ## a coordinator and two nodes on this machine train a small mode
 test: install-dev  ## all tests but the longest
 	$(CPU) .venv/bin/python -m pytest -m "not long"
 
-chaos: install-dev  ## the swarm and the demo while processes are killed, stopped and cut off (ten minutes or more)
+chaos: install-dev  ## the swarm and the demo while processes are killed, stopped and cut off (half an hour; some of it needs root)
 	$(CPU) .venv/bin/python -m pytest tests/chaos
 
 check: install-dev  ## lint, format, types, import contracts
@@ -39,7 +39,7 @@ bench: install-dev  ## measurements, as ratios against something run beside them
 	$(CPU) .venv/bin/python -m benchmarks.inner_loop
 	$(CPU) .venv/bin/python -m benchmarks.quality
 
-bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs root (half an hour)
+bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs root (an hour)
 	$(CPU) .venv/bin/python -m benchmarks.swarm all
 
 format: install-dev  ## put the code into its form
