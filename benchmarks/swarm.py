@@ -101,7 +101,7 @@ class Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "bytes": Measure(bytes_per_round, "bytes per peer, parameter and round", 2, needs_root=True),
+    "bytes": Measure(bytes_per_round, "bytes per peer, parameter and round", 4, needs_root=True),
     "loopback": Measure(loopback, "seconds of an all-reduce of 50 M parameters on one machine", 3),
     "slow-lines": Measure(slow_lines, "the same at 100 Mbit/s", 6, needs_root=True),
     "training": Measure(training, "share of time computing and goodput: two peers, 1 M parameters", 6),

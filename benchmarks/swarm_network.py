@@ -32,23 +32,30 @@ def sent_by(hosts: Sequence[Host]) -> Traffic:
     return Traffic(sum(one.bytes for one in sent), sum(one.packets for one in sent))
 
 
-def bytes_per_round(seed: int, *, numel: int = 8_000_000, peers: int = 4, rounds: int = 3) -> list[Figure]:
-    """Bytes that leave each peer's network interface, headers and all, per parameter and round."""
-    got: dict[str, float] = {}
-    for kind in ("int4", "int8", STOCK):
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            network(peers) as net,
-            wire_peers(kind, numel, Path(folder) / kind, hosts=net.hosts) as handles,
-        ):
-            average_together(handles, seed)  # connections are open from here on
-            before = sent_by(net.hosts)
-            complete = [is_complete(average_together(handles, seed + turn)) for turn in range(1, rounds + 1)]
-            got[kind] = sent_by(net.hosts).since(before).bytes / (peers * numel * rounds)
-            if not all(complete):
-                got[kind] = float("nan")
-    details = {name: round(value, 4) for name, value in got.items()} | {"parameters": numel, "peers": peers}
+def bytes_per_round(seed: int, *, numel: int = 50_000_000, peers: int = 4, rounds: int = 3) -> list[Figure]:
+    """Bytes that leave each peer's network interface, headers and all, per parameter and round.
+
+    An audit costs the inputs of one part, however many parts there are: the smaller the model, the more it weighs.
+    """
+    got = {kind: _bytes_sent(kind, seed, numel, peers, rounds) for kind in ("int4", "int8", STOCK)}
+    without = _bytes_sent("int4", seed, numel, peers, rounds, audits_per_round=0.0)
+    details = {name: round(value, 4) for name, value in got.items()}
+    details |= {"int4 without audits": round(without, 4), "parameters": numel, "peers": peers}
     return [Figure("bytes sent per peer, parameter and round", got["int4"], 0.80, stock=got[STOCK], details=details)]
+
+
+def _bytes_sent(kind: str, seed: int, numel: int, peers: int, rounds: int, **options: Any) -> float:
+    """NaN if a round was not complete."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        network(peers) as net,
+        wire_peers(kind, numel, Path(folder) / kind, hosts=net.hosts, **options) as handles,
+    ):
+        average_together(handles, seed)  # connections are open from here on
+        before = sent_by(net.hosts)
+        complete = [is_complete(average_together(handles, seed + turn)) for turn in range(1, rounds + 1)]
+        sent = sent_by(net.hosts).since(before).bytes / (peers * numel * rounds)
+    return sent if all(complete) else float("nan")
 
 
 def _seconds(kind: str, numel: int, seed: int, rounds: int, **where: Any) -> dict[str, Any]:

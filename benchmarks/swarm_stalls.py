@@ -38,13 +38,15 @@ def first_rounds(seed: int, *, swarms: int = 28) -> list[Figure]:
     stalled = {kind: [n for n, answers in enumerate(seen) if is_stalled(answers)] for kind, seen in rounds.items()}
     slowest = {kind: [max(p["reducing_s"] for p in answers) for answers in seen] for kind, seen in rounds.items()}
     met = [max(peer["matchmaking_s"] for peer in answers) for answers in rounds["int4"]]
+    details = {"stalled": stalled["int4"], "seconds matchmaking": _spread(met)}
+    details |= {"seconds reducing": _spread(slowest["int4"]), "stock seconds reducing": _spread(slowest[STOCK])}
     return [
         Figure(
             f"first rounds that stalled, of {swarms} fresh swarms of {PEERS} peers", len(stalled["int4"]), 0,
-            stock=len(stalled[STOCK]),
-            details={"stalled": stalled["int4"], "seconds reducing, median": round(statistics.median(slowest["int4"]), 3),
-                     "slowest": round(max(slowest["int4"]), 3), "stock median": round(statistics.median(slowest[STOCK]), 3),
-                     "stock slowest": round(max(slowest[STOCK]), 3), "seconds matchmaking, median":
-                     round(statistics.median(met), 3), "seconds matchmaking, slowest": round(max(met), 3)},
+            stock=len(stalled[STOCK]), details=details,
         )
     ]  # fmt: skip
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(seconds), 3), "slowest": round(max(seconds), 3)}

@@ -19,6 +19,7 @@ from cotrain.membership.document import HeldMembership
 from cotrain.membership.issuer import Issuer
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.swarm.averager import RoundAverager, renew_thread_pool
+from cotrain.swarm.draw import AUDITS_PER_ROUND
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.peer import start_dht
 from cotrain.swarm.rounds import Announcement
@@ -65,12 +66,12 @@ class WirePeer(_Child):
 
     def __init__(
         self, kind: str, numel: int, *, peers: int, number: int, folder: Path, initial_peers: Sequence[str],
-        address: str, matchmaking_s: float,
+        address: str, matchmaking_s: float, audits_per_round: float,
     ):  # fmt: skip
         key = folder / f"peer{number}.key"
         self._peer_id = load_or_create_peer_key(key)
         self._kind, self._peers, self._number, self._round = kind, peers, number, 0
-        self._matchmaking_s = matchmaking_s
+        self._matchmaking_s, self._audits_per_round = matchmaking_s, audits_per_round
         self._vector = torch.zeros(numel).share_memory_()
         self._dht = start_dht(host=address, port=0, initial_peers=initial_peers, identity_path=key)
         self._averager: Any = (
@@ -83,8 +84,9 @@ class WirePeer(_Child):
         membership = HeldMembership(membership_of(folder / "keys", SESSION, self._peer_id))
         gate = Gate(SESSION, membership)
         return RoundAverager(
-            self._vector, self._dht, session=SESSION, codec=cast(CodecName, self._kind), state=SharedState(1), gate=gate,
-            membership=membership, signer=PeerSigner(key), matchmaking_s=self._matchmaking_s,
+            self._vector, self._dht, session=SESSION, codec=cast(CodecName, self._kind), state=SharedState(1),
+            gate=gate, membership=membership, signer=PeerSigner(key), matchmaking_s=self._matchmaking_s,
+            audits_per_round=self._audits_per_round,
         )  # fmt: skip
 
     def addresses(self) -> list[str]:
@@ -137,7 +139,7 @@ def _await_group(step: StepControl) -> float:
 @contextlib.contextmanager
 def wire_peers(
     kind: str, numel: int, folder: Path, *, peers: int = 0, hosts: Sequence[Host] = (),
-    matchmaking_s: float = MATCHMAKING_S,
+    matchmaking_s: float = MATCHMAKING_S, audits_per_round: float = AUDITS_PER_ROUND,
 ) -> Iterator[list[ChildHandle]]:  # fmt: skip
     """Peers that know each other: one on each host, or `peers` of them on the loopback."""
     folder.mkdir(parents=True)
@@ -152,7 +154,7 @@ def wire_peers(
             handle = ChildHandle(
                 lambda: WirePeer(
                     kind, numel, peers=len(places), number=number, folder=folder, initial_peers=known,
-                    address=address, matchmaking_s=matchmaking_s,
+                    address=address, matchmaking_s=matchmaking_s, audits_per_round=audits_per_round,
                 )
             )  # fmt: skip
         return handle.ready()
