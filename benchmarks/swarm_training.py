@@ -30,10 +30,11 @@ from cotrain.sections import (
     SwarmSection,
     TrainSection,
 )
+from cotrain.swarm.daemon import start_dht
 from cotrain.swarm.dht import DhtThread
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
-from cotrain.swarm.peer import SwarmPeer, start_dht
+from cotrain.swarm.peer import SwarmPeer
 from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
 from cotrain.train.data.samples import TaskDataset
 from cotrain.train.diloco import OuterState, RoundTotals

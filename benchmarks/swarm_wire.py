@@ -18,13 +18,14 @@ from hivemind.p2p import P2P
 from cotrain.membership.document import HeldMembership
 from cotrain.membership.issuer import Issuer
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
-from cotrain.swarm.averager import RoundAverager, renew_thread_pool
+from cotrain.swarm.averager import RoundAverager
+from cotrain.swarm.daemon import start_dht
 from cotrain.swarm.draw import AUDITS_PER_ROUND
 from cotrain.swarm.gate import Gate
-from cotrain.swarm.peer import start_dht
 from cotrain.swarm.rounds import Announcement
 from cotrain.swarm.state import SharedState
 from cotrain.swarm.terms import CodecName
+from cotrain.swarm.thread_pool import renew_thread_pool
 from tests.integration.swarm_fixtures import ChildHandle, _Child
 from tests.membership_fixtures import membership_of
 from tests.netns import Host

@@ -66,16 +66,16 @@ class Checkpointer:
     """The process: one DHT node, any number of sessions, all on the main thread."""
 
     def __init__(self, shared: SharedPaths, host: str, port: int):
+        from cotrain.swarm.daemon import start_dht
         from cotrain.swarm.dht import DhtThread
         from cotrain.swarm.hardening import limit_message_nesting
         from cotrain.swarm.loop import LoopThread
-        from cotrain.swarm.peer import start_dht
 
         self._shared = shared
         limit_message_nesting()
         identity = shared.root / CHECKPOINTER_KEY
         load_or_create_peer_key(identity)
-        self._dht = start_dht(host=host, port=port, initial_peers=[], identity_path=identity)
+        self._dht = start_dht(host=host, port=port, initial_peers=[], identity_path=identity, is_relay=True)
         # no fork after this line
         self._dht_thread, self._loop = DhtThread(), LoopThread("libp2p")
         self._sessions: dict[str, FollowedSession] = {}

@@ -32,7 +32,7 @@ def join(
     as_json: AsJson = False,
     host: Annotated[
         str | None,
-        typer.Option(help="Address to listen on for other peers; the one that leads to the coordinator if left out."),
+        typer.Option(help="Address to listen on for other peers; every one of this machine if left out."),
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
     threads: Annotated[

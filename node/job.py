@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from cotrain.errors import ConfigError
+from cotrain.reachability import Connection
 from cotrain.request import CamelModel
 from cotrain.status import read_json_object, replace_file
 
@@ -40,6 +41,8 @@ class Job(CamelModel):
     """Address to listen on for other peers."""
     port: int = 0
     """Port to listen on; 0: any free one."""
+    connection: Connection = "direct"
+    """How other peers connect to this one."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that train together on this machine, at most."""
 

@@ -19,14 +19,16 @@ from cotrain.membership.document import MembershipDocument
 from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.protocol import RegisterAnswer, RegisterRequest
+from cotrain.reachability import Attachment, role_for
 from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
-from node.addresses import address_towards
+from node.addresses import listen_host
 from node.client import CoordinatorClient, parse_session_url
 from node.hardware import cuda_names, detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
+from node.network import Question, find_attachment
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
@@ -48,7 +50,7 @@ class JoinOptions:
     url: str
     name: str = ""
     host: str | None = None
-    """Address to listen on for other peers; None: the one that leads to the coordinator."""
+    """Address to listen on for other peers; None: every one, or loopback if the coordinator is on this machine."""
     port: int = 0
     """Port to listen on for other peers; 0: any free one."""
     threads: int | None = None
@@ -112,6 +114,7 @@ class Agent:
         self._client = client
         self._session = session
         self._peer_id = peer_id
+        self._role = role_for("direct")
         self._run_dir = run_dir
         self._command = command
         self._status: Status | None = None
@@ -140,7 +143,8 @@ class Agent:
     async def _take_part(self) -> None:
         account = self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
-        answer = await self._register()
+        host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
+        answer, attachment = await self._attach(await self._register(), host)
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
@@ -155,17 +159,32 @@ class Agent:
             dataset_path=assets[TRAIN_ASSET],
             source_path=assemble_model(assets, "source", self._run_dir),
             teacher_path=assemble_model(assets, "teacher", self._run_dir),
-            host=self._options.host or await asyncio.to_thread(self._find_address),
-            port=self._options.port,
+            host=host,
+            port=attachment.port,
+            connection=attachment.connection,
             processes=self._options.processes or len(await asyncio.to_thread(cuda_names)) or 1,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)
 
-    def _find_address(self) -> str:
-        address = address_towards(self._client.base_url)
-        self._display.notice(f"other peers reach this node at {address}; --host names another address")
-        return address
+    async def _attach(self, answer: RegisterAnswer, host: str) -> tuple[RegisterAnswer, Attachment]:
+        """Find out how others can connect to this machine, and register again if that asks for another role."""
+        attachment = await find_attachment(
+            Question(
+                session=self._session,
+                host=host,
+                port=self._options.port,
+                initial_peers=answer.initial_peers,
+                identity_path=self._place.home / PEER_KEY,
+                membership_path=self._run_dir / MEMBERSHIP_FILE,
+            )
+        )
+        if attachment.notice:
+            self._display.notice(attachment.notice)
+        if (role := role_for(attachment.connection)) != self._role:
+            self._role = role
+            answer = await self._register()
+        return answer, attachment
 
     async def _register(self) -> RegisterAnswer:
         """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
@@ -174,7 +193,9 @@ class Agent:
             self._place.wallet, PeerSigner(self._place.home / PEER_KEY), session=self._session,
             coordinator=self._client.base_url, now=now(),
         )  # fmt: skip
-        request = RegisterRequest(peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware)
+        request = RegisterRequest(
+            peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware, role=self._role
+        )
         token = await self._client.sign_in(self._place.wallet)
         try:
             answer = await self._client.register(self._session, request, token)

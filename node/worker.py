@@ -142,7 +142,7 @@ class _Run:
         return SwarmPeer(
             config, numel=numel, samples_wanted=config.samples_wanted(samples), identity_path=job.identity_path,
             membership=MembershipFile(job.membership_path), initial_peers=job.initial_peers,
-            host=job.host, port=job.port,
+            host=job.host, port=job.port, connection=job.connection,
             on_wait=self._reporter.wait,
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
             on_notice=lambda what: self._reporter.record("log", what, level="warning"), fragments=fragments,

@@ -35,6 +35,7 @@ from cotrain.swarm.audit import Witness
 from cotrain.swarm.audit_service import AuditService, fetch_inputs
 from cotrain.swarm.claims import Claim
 from cotrain.swarm.commit import Agreement
+from cotrain.swarm.connections import Connections
 from cotrain.swarm.draw import AUDITS_PER_ROUND
 from cotrain.swarm.evidence import Evidence, TwoVotes, accuse
 from cotrain.swarm.feedback import ErrorFeedback
@@ -60,6 +61,7 @@ from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
 from cotrain.swarm.suspects import Suspects
 from cotrain.swarm.terms import CodecName, GroupTerms
+from cotrain.swarm.thread_pool import renew_thread_pool
 from cotrain.swarm.votes import Decision, Electorate, Signer, Word
 from cotrain.train.codec import make_codec
 
@@ -93,6 +95,7 @@ class RoundAverager(DecentralizedAverager):
         self._codec_name, self._codec, self._aggregation = codec, make_codec(codec), aggregation
         self._timeouts, self._gate, self._signer = timeouts or Timeouts(), gate, signer
         self._membership, self._role = membership, _own_role(membership)
+        self._connections = Connections(session, gate, membership)
         self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
         self._fragment_sizes = tuple(fragment_sizes) or (vector.numel(),)
         self._feedback = ErrorFeedback(self._fragment_sizes)
@@ -113,14 +116,14 @@ class RoundAverager(DecentralizedAverager):
             self._outer_pipe.send(("_answer_introductions", [], {}))
 
     # ---------------------------------------------------------------------------- in the training process
-    def close_round(self, announcement: Announcement) -> MPFuture:
-        """Find a group and average the vector with it; the future gives a RoundOutcome.
+    def close_round(self, announcement: Announcement, expected: Sequence[str] = ()) -> MPFuture:
+        """Find a group, if need be of the `expected` peers, and average with it; the future gives a RoundOutcome.
 
         Its exceptions: OutdatedStateError, or SwarmError if there was no group or no decision; the vector is
         then as it was. A peer that announces nobody else alive closes the round without looking for anybody.
         """
         future: MPFuture = MPFuture()
-        arguments = {"announcement": announcement, "future": future}
+        arguments = {"announcement": announcement, "expected": list(expected), "future": future}
         self._outer_pipe.send(("_close_round", [], arguments))
         return future
 
@@ -162,12 +165,14 @@ class RoundAverager(DecentralizedAverager):
             logger.info(f"{error}")
             return False
 
-    async def _close_round(self, *, announcement: Announcement, future: MPFuture) -> None:
+    async def _close_round(self, *, announcement: Announcement, expected: list[str], future: MPFuture) -> None:
+        self._connections.warm_up(self._p2p, expected)
         try:
             started = time.monotonic()
             credential = self._membership.current().credential.model_dump_json(by_alias=True)
             mine = announcement.model_copy(update={"credential": credential})
             info = await self._find_group(mine, announcement.alive)
+            self._connections.keep()
             matchmaking_s = time.monotonic() - started
             decided, outcome = await self._average_with(info, mine, matchmaking_s)
             future.set_result(outcome)
@@ -389,13 +394,3 @@ def _own_role(membership: MembershipSource) -> Role:
     except MembershipError as error:
         logger.warning(f"this peer's own certificate does not hold: {error}")
         return "reduce"
-
-
-def renew_thread_pool() -> None:
-    """Make torch safe for several new threads of a forked process; call it in a new thread, before there are others.
-
-    If the parent had called `torch.set_num_threads`, each new thread's first operation asks for torch's thread pool.
-    After a fork the first to ask replaces the inherited one, without a lock: two at once fail with "Invalid thread
-    pool!".
-    """
-    torch.get_num_threads()

@@ -23,6 +23,7 @@ from hivemind.utils.multiaddr import Multiaddr
 from hivemind.utils.timed_storage import ValueWithExpiration
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cotrain.reachability import Connection
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.mailbox import read_dictionary
 from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, PAGE_MARK
@@ -53,6 +54,8 @@ class PeerRecord(BaseModel):
     protocol: int = PROTOCOL
     role: Role = "train"
     """observe: the checkpointer, which trains nothing."""
+    connection: Connection = "direct"
+    """How others connect to it."""
     round: Annotated[int, Field(ge=-1, le=2**40)] = -1
     """Round of the outer state that it holds and serves; -1: none yet."""
     digest: Digest = ""

@@ -99,8 +99,12 @@ def roles_of(announcements: Mapping[str, Announcement], gate: Gate, me: str, my_
 
 
 def admit_announced(gate: Gate, peer: str, said: Announcement) -> Role:
-    """The role of a peer that announced this. Raises MembershipError for a stranger or one that may only observe."""
-    certificate = gate.member(peer) or gate.admit(peer, said.credential.encode())
+    """The role of a peer that announced this. Raises MembershipError for a stranger or one that may only observe.
+
+    What it shows here counts, not what it has shown before: its role may have changed, and all members read the same.
+    """
+    known = None if said.credential else gate.member(peer)
+    certificate = known or gate.admit(peer, said.credential.encode())
     if certificate.role == "observe":
         raise MembershipError("may only observe", field=peer)
     return certificate.role

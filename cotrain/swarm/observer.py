@@ -16,6 +16,7 @@ from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.swarm.dht import DhtThread, Directory
+from cotrain.swarm.dial_back import DialBack
 from cotrain.swarm.evidence_service import EvidenceService, Keep
 from cotrain.swarm.follow import Followed, StateFollower
 from cotrain.swarm.gate import Gate
@@ -23,7 +24,6 @@ from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.judgement import SessionFacts
 from cotrain.swarm.line_speed import LineProbe
 from cotrain.swarm.loop import LoopThread
-from cotrain.swarm.reachability import DialBack
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from hivemind.dht import DHT
 from hivemind.utils import MPFuture, get_dht_time, get_logger
 from torch import Tensor
 
@@ -15,8 +14,10 @@ from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.peer_key import PeerSigner
+from cotrain.reachability import Connection, is_loopback
 from cotrain.status import TrainingStopped
 from cotrain.swarm.averager import RoundAverager
+from cotrain.swarm.daemon import has_relay, start_dht
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.evidence_courier import EvidenceCourier
 from cotrain.swarm.follow import StateFollower
@@ -24,10 +25,8 @@ from cotrain.swarm.gate import Gate
 from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.line_speed import announced_uplink, measure_uplink
 from cotrain.swarm.loop import LoopThread
-from cotrain.swarm.mailbox import open_mailbox
 from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcome
-from cotrain.swarm.reachability import advice, ask_dial_back, is_loopback
-from cotrain.swarm.records import OwnedRecords
+from cotrain.swarm.relay_watch import RelayWatch
 from cotrain.swarm.rounds import Announcement, RoundLimits, should_close
 from cotrain.swarm.shared_memory import require_shared_memory
 from cotrain.swarm.state import SharedState
@@ -52,31 +51,13 @@ RETRY_AFTER_S = 3.0
 """After a round that was not closed: long enough that every peer that lives has written a newer record."""
 
 
-def start_dht(*, host: str, port: int, initial_peers: Sequence[str], identity_path: Path) -> DHT:
-    """A DHT node with its p2pd, listening on `host:port` (0: a free port). Raises SwarmError with the reason."""
-    family = "ip6" if ":" in host else "ip4"
-    open_mailbox()
-    try:
-        return DHT(
-            start=True, host_maddrs=[f"/{family}/{host}/tcp/{port}"], initial_peers=list(initial_peers),
-            identity_path=str(identity_path),
-            # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
-            check_if_identity_free=False,
-            record_validators=[OwnedRecords(PeerSigner(identity_path))],
-            use_relay=False, auto_nat=False, nat_port_map=False, startup_timeout=60.0,
-        )  # fmt: skip
-    except Exception as error:
-        reached = f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
-        raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
-
-
 class SwarmPeer:
     """A training peer. Build it on the main thread, before any other thread and before a GPU is touched: it forks."""
 
     def __init__(
         self, config: RunConfig, *, numel: int, samples_wanted: int, identity_path: Path,
         membership: MembershipSource, initial_peers: Sequence[str], host: str, port: int,
-        on_wait: Callable[[str], None], on_download: Callable[[float], None],
+        connection: Connection = "direct", on_wait: Callable[[str], None], on_download: Callable[[float], None],
         on_notice: Callable[[str], None] = lambda what: None, obey: Callable[[], None] = lambda: None,
         fragments: Fragments | None = None,
     ):  # fmt: skip
@@ -87,14 +68,18 @@ class SwarmPeer:
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
         self._config, self._on_wait, self._obey = config, on_wait, obey
-        self._tell = on_notice
         require_shared_memory(numel)
         codec = make_codec(config.diloco.codec)
         self._fragments = fragments or Fragments.whole(numel)
         self._vector = torch.zeros(max(self._fragments.sizes())).share_memory_()
         self._shared = SharedState(numel)
         gate = Gate(config.session.id, membership)
-        self._dht = start_dht(host=host, port=port, initial_peers=initial_peers, identity_path=identity_path)
+        self._dht = start_dht(
+            host=host, port=port, initial_peers=initial_peers, identity_path=identity_path, connection=connection
+        )
+        placed = connection == "relayed" and has_relay(self._dht)
+        if connection == "relayed" and not placed:
+            on_notice("the coordinator's machine relays nothing for this node now: join again if rounds fail")
         # the averager's process has a copy of the gate, which learns for itself
         self._averager = RoundAverager(
             self._vector, self._dht, session=config.session.id, codec=config.diloco.codec, state=self._shared,
@@ -109,11 +94,15 @@ class SwarmPeer:
             introduce=Introductions(self._dht, self._loop, gate), bootstrap=initial_peers,
             on_revocations=self._averager.learn_revocations,
         )  # fmt: skip
+        self._directory.announce(connection=connection)
         self._dht_thread = DhtThread()
         self._dht_thread.add(self._directory)
         self._courier = EvidenceCourier(
             self._dht, self._loop, config.session.id, view=lambda: self._directory.view, tell=on_notice
         )
+        self._relay_watch = RelayWatch(self._dht, lambda: _observers(self._directory.view) > 0)
+        if placed:
+            self._loop.start(self._relay_watch.run())
         self._follower = StateFollower(
             session=config.session.id, shared=self._shared, codec=codec,
             optimizer=OuterOptimizer.from_config(config, samples_wanted, self._fragments),
@@ -169,24 +158,19 @@ class SwarmPeer:
             )
         # one that is further may still be about to show its certificate
         self._directory.wait_for(lambda view: not view.unmet, MEET_TIMEOUT_S)
-        self._loop.start(self._look_at_line())
+        self._loop.start(self._measure_uplink())
         return self._catch_up(None, "the outer state")
 
-    async def _look_at_line(self) -> None:
-        """Measure the uplink, and tell the volunteer if others cannot connect to this machine; nothing waits for it."""
-        addresses = self.addresses
+    async def _measure_uplink(self) -> None:
+        """Beside everything else: until it is known, this peer counts as an ordinary one."""
         observers = [peer for peer, record in self._directory.view.peers.items() if record.role == "observe"]
-        if not observers or all(is_loopback(address) for address in addresses):
+        if not observers or all(is_loopback(address) for address in self.addresses):
             return
-        p2p, session = await self._dht.replicate_p2p(), self._config.session.id
         try:
-            self._uplink = announced_uplink(await measure_uplink(p2p, observers[0], session))
-            answer = await ask_dial_back(p2p, observers[0], session, addresses)
+            p2p = await self._dht.replicate_p2p()
+            self._uplink = announced_uplink(await measure_uplink(p2p, observers[0], self._config.session.id))
         except SwarmError as error:
             logger.info(f"{error}")
-            return
-        if what := advice(answer, addresses):
-            self._tell(what)
 
     def resync(self, state: OuterState) -> OuterState:
         # what is held is known to be wrong or old: only a full download can be checked
@@ -255,6 +239,8 @@ class SwarmPeer:
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
         assert self._state is not None
+        if self._relay_watch.is_lost:
+            raise SwarmError("the relay has lost this node", hint="the agent starts the run again, to be found anew")
         if wait_s > 0:
             seen = self._directory.view
             self._directory.wait_for(lambda view: view is not seen, wait_s)
@@ -299,7 +285,7 @@ class SwarmPeer:
             ranks=work.ranks, warm=work.warm, alive=len(self._expected) + 1, uplink=self._uplink,
         )  # fmt: skip
         self._begun_at = time.monotonic()
-        self._round_future = self._averager.close_round(announcement)
+        self._round_future = self._averager.close_round(announcement, list(self._expected))
 
     def _is_absent(self, peer: str, record: PeerRecord) -> bool:
         """A peer that did not come to a group counts as gone until it writes a newer record.
@@ -371,6 +357,10 @@ def _all_at(view: SwarmView, round_: int) -> bool:
     """Whether every peer that holds a state, the checkpointer among them, has this round."""
     holders = [record for record in view.peers.values() if record.round >= 0]
     return all(record.round >= round_ for record in holders)
+
+
+def _observers(view: SwarmView) -> int:
+    return sum(record.role == "observe" for record in view.peers.values())
 
 
 def _kept(view: SwarmView, round_: int) -> bool:

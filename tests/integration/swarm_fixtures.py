@@ -25,11 +25,12 @@ from cotrain.membership.issuer import Issuer
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.process import bind_future_children
 from cotrain.sections import DilocoSection, DistributedSection, SessionSection, SwarmSection, TrainSection
+from cotrain.swarm.daemon import start_dht
 from cotrain.swarm.dht import UNMET, DhtThread
 from cotrain.swarm.hardening import limit_message_nesting
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.observer import SessionObserver
-from cotrain.swarm.peer import SwarmPeer, start_dht
+from cotrain.swarm.peer import SwarmPeer
 from cotrain.swarm.state import download_state
 from cotrain.train.diloco import OuterOptimizer, OuterState
 from cotrain.train.fragments import Fragments, divide

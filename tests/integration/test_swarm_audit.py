@@ -17,6 +17,7 @@ from hivemind.p2p import P2P, PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
 from cotrain.config import RunConfig
+from cotrain.swarm import daemon
 from cotrain.swarm import peer as peer_module
 from cotrain.swarm.audit_service import AuditService
 from cotrain.swarm.averager import RoundAverager
@@ -82,10 +83,10 @@ class BehindARouter(Contributor):
     """Nobody can open a connection to it."""
 
     def __init__(self, *arguments: Any):
-        def without_listening(*, host_maddrs: list[str], **options: Any) -> DHT:
+        def without_listening(*, host_maddrs: list[str], client_mode: bool, **options: Any) -> DHT:
             return DHT(no_listen=True, client_mode=True, **options)
 
-        peer_module.DHT = without_listening  # type: ignore[misc, assignment]
+        daemon.DHT = without_listening  # type: ignore[misc, assignment]
         super().__init__(*arguments)
 
 

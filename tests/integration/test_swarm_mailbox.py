@@ -9,8 +9,8 @@ from hivemind.utils import get_dht_time
 
 from cotrain.peer_key import load_or_create_peer_key
 from cotrain.swarm import mailbox
+from cotrain.swarm.daemon import start_dht
 from cotrain.swarm.mailbox import read_dictionary
-from cotrain.swarm.peer import start_dht
 from tests.integration.swarm_fixtures import ChildHandle, _Child
 
 RECORDS = 200

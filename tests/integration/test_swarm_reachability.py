@@ -1,19 +1,21 @@
-"""Dialling back: an address that answers is told from one that does not, and nobody has a third party dialled."""
+"""Dialling back: an address that answers is told from one that does not, and a machine finds out which it has."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hivemind.p2p import P2P
 
 from cotrain.errors import SwarmError
-from cotrain.swarm import peer as peer_module
-from cotrain.swarm import reachability
-from cotrain.swarm.reachability import DialBack, DialBackAnswer, advice, ask_dial_back, candidates
+from cotrain.membership.document import HeldMembership
+from cotrain.peer_key import load_or_create_peer_key
+from cotrain.reachability import Attachment, without_peer
+from cotrain.swarm import dial_back
+from cotrain.swarm.dial_back import DialBack, ask_dial_back
+from cotrain.swarm.probe import Prober
 from tests.integration.p2p_pair import SESSION, observer_and_peer
-from tests.integration.swarm_fixtures import ChildHandle, PeerChild, running_swarm, swarm_config
+from tests.membership_fixtures import membership_of
 
 
 async def test_an_open_port_is_told_from_a_closed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,11 +23,10 @@ async def test_an_open_port_is_told_from_a_closed_one(tmp_path: Path, monkeypatc
         (address,) = [str(maddr) for maddr in await peer.get_visible_maddrs()]
         answer = await ask_dial_back(peer, observer, SESSION, [address])
         assert answer.seen_from == ["127.0.0.1"]
-        assert answer.reachable == answer.tried == [reachability.without_peer(address)]
-        assert advice(answer, [address]) == ""
+        assert answer.reachable == answer.tried == [without_peer(address)]
         with pytest.raises(SwarmError, match="did not dial back"):  # so soon again
             await ask_dial_back(peer, observer, SESSION, [address])
-        monkeypatch.setattr(reachability, "AGAIN_AFTER_S", 0.0)
+        monkeypatch.setattr(dial_back, "AGAIN_AFTER_S", 0.0)
         answer = await ask_dial_back(peer, observer, SESSION, ["/ip4/127.0.0.1/tcp/1"])
         assert (answer.tried, answer.reachable) == (["/ip4/127.0.0.1/tcp/1"], [])
 
@@ -36,43 +37,30 @@ async def test_a_stranger_is_not_dialled(tmp_path: Path) -> None:
             await ask_dial_back(peer, observer, SESSION, ["/ip4/127.0.0.1/tcp/1"])
 
 
-def test_only_where_the_caller_comes_from_is_dialled() -> None:
-    wanted = ["/ip4/192.168.1.5/tcp/4001", "/ip4/85.1.2.3/tcp/4001", "/ip6/fe80::1/tcp/4001", "/ip4/9.9.9.9/tcp/53"]
-    assert candidates(wanted, ["85.1.2.3"]) == ["/ip4/85.1.2.3/tcp/4001", "/ip4/85.1.2.3/tcp/53"]
-    assert candidates(wanted, ["2001:db8::7"]) == ["/ip6/2001:db8::7/tcp/4001"]
-    assert candidates(wanted, []) == []
-    assert candidates(["", "/dns4/evil.example/tcp/1", "/ip4/1.2.3.4/udp/1", "/ip4/1.2.3.4/tcp/x"], ["1.2.3.4"]) == []
+def prober(folder: Path, initial_peers: list[str]) -> Prober:
+    """One for a machine that listens on loopback, at any free port."""
+    document = membership_of(folder / "keys", SESSION, load_or_create_peer_key(folder / "new.key"))
+    return Prober(
+        session=SESSION, host="127.0.0.1", port=0, initial_peers=initial_peers, identity_path=folder / "new.key",
+        membership=HeldMembership(document),
+    )  # fmt: skip
 
 
-def test_the_advice_names_the_port_and_where_the_coordinator_sees_the_node() -> None:
-    text = advice(
-        DialBackAnswer(seen_from=["85.1.2.3"], reachable=[], tried=[]), ["/ip4/192.168.1.5/tcp/4001/p2p/12D3"]
-    )
-    assert "port 4001" in text
-    assert "85.1.2.3" in text
-    assert "--port" in text
+async def test_a_machine_with_an_open_port_is_reached_directly_at_it(tmp_path: Path) -> None:
+    async with observer_and_peer(tmp_path, DialBack) as (peer, observer):
+        addresses = [f"{address}/p2p/{observer}" for address in await addresses_of(peer, observer)]
+        found = await prober(tmp_path, addresses).find_out()
+        assert found == Attachment(connection="direct", port=found.port)
+        assert found.port > 0
 
 
-class HiddenPeer(PeerChild):
-    """A peer that believes to be reached at a port where nobody listens, as one behind a router does."""
-
-    def __init__(self, *arguments: Any):
-        # in this process of the test's own only
-        peer_module.is_loopback = lambda address: False
-        peer_module.SwarmPeer.addresses = property(lambda self: ["/ip4/127.0.0.1/tcp/1"])  # type: ignore[assignment]
-        super().__init__(*arguments)
-
-    def told(self) -> list[str]:
-        deadline = time.monotonic() + 20
-        while not self.notices and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return self.notices
+async def addresses_of(p2p: P2P, other: str) -> list[str]:
+    """Where this p2p is connected to the other one."""
+    return [str(a) for info in await p2p.list_peers() if str(info.peer_id) == other for a in info.addrs]
 
 
-def test_a_volunteer_whose_port_is_closed_is_told(tmp_path: Path) -> None:
-    with running_swarm(tmp_path, swarm_config(2)) as swarm:
-        hidden = ChildHandle(lambda: HiddenPeer(swarm.config, tmp_path, swarm.addresses, 0)).ready()
-        swarm.peers.append(hidden)
-        hidden.call("join")
-        (notice,) = hidden.call("told")
-        assert "other peers cannot open a connection to this node: it listens at port 1" in notice
+async def test_without_a_way_to_the_checkpointer_there_is_a_reason(tmp_path: Path) -> None:
+    nobody = load_or_create_peer_key(tmp_path / "nobody.key")
+    with pytest.raises(SwarmError, match="the peer-to-peer network could not be joined") as caught:
+        await prober(tmp_path, [f"/ip4/127.0.0.1/tcp/1/p2p/{nobody}"]).find_out()
+    assert "/ip4/127.0.0.1/tcp/1" in caught.value.hint

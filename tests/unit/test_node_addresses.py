@@ -7,8 +7,8 @@ import socket
 import psutil
 import pytest
 
-from cotrain.errors import UnreachableError
-from node.addresses import address_towards
+from cotrain.errors import InvalidRequestError, UnreachableError
+from node.addresses import ANY_ADDRESS, address_towards, listen_host
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000", "https://127.0.0.5/prefix"])
@@ -36,3 +36,20 @@ def test_a_name_that_nobody_knows_is_said() -> None:
     with pytest.raises(UnreachableError, match="is not known") as caught:
         address_towards("http://no-such-host.invalid:8000")
     assert caught.value.field == "no-such-host.invalid"
+
+
+def test_a_peer_listens_on_loopback_alone_only_if_the_coordinator_is_here() -> None:
+    assert listen_host(None, "http://127.0.0.1:8000").startswith("127.")
+    own = [
+        address.address for addresses in psutil.net_if_addrs().values() for address in addresses
+        if address.family == socket.AF_INET and not address.address.startswith("127.")
+    ]  # fmt: skip
+    for address in own:
+        assert listen_host(None, f"http://{address}:8000") == ANY_ADDRESS
+    assert listen_host("10.0.0.7", "http://127.0.0.1:8000") == "10.0.0.7"
+
+
+def test_a_name_is_no_address_to_listen_at() -> None:
+    with pytest.raises(InvalidRequestError, match="is no IP address") as caught:
+        listen_host("my-machine", "http://127.0.0.1:8000")
+    assert caught.value.field == "--host"

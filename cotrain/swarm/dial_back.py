@@ -7,7 +7,6 @@ tell what its AutoNAT finds. So a second p2pd that listens nowhere and relays no
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -19,6 +18,7 @@ from hivemind.utils.multiaddr import Multiaddr
 from pydantic import BaseModel, ConfigDict, Field
 
 from cotrain.errors import SwarmError
+from cotrain.reachability import MOST_ADDRESSES, candidates, plain_addresses, without_peer
 from cotrain.swarm.gate import Gate
 
 logger = get_logger(__name__)
@@ -28,8 +28,8 @@ DIAL_TIMEOUT_S = 6.0
 ANSWER_TIMEOUT_S = 60.0
 AGAIN_AFTER_S = 10.0
 """A peer is dialled back at most this often."""
-MOST_ADDRESSES = 8
 MOST_KNOWN = 4096
+MOST_AT_ONCE = 4
 
 
 class DialBackRequest(BaseModel):
@@ -58,13 +58,13 @@ class DialBackAnswer(BaseModel):
 
 
 class DialBack(ServicerBase):
-    """Dials members back, one at a time."""
+    """Dials members back, a few at a time."""
 
     def __init__(self, gate: Gate):
         self._gate = gate
         self._p2p: P2P | None = None
         self._dialled_at: dict[str, float] = {}
-        self._turn = asyncio.Lock()
+        self._turn = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def add_p2p_handlers(self, p2p: P2P, *args: Any, **kwargs: Any) -> None:
         self._p2p = p2p
@@ -106,23 +106,6 @@ async def ask_dial_back(p2p: P2P, observer: str, session: str, addresses: Sequen
         raise SwarmError(f"the checkpointer did not dial back: {error!r}", field=observer) from error
 
 
-def candidates(addresses: Sequence[str], seen_from: Sequence[str]) -> list[str]:
-    """What may be dialled: addresses at which the peer has been seen, and its ports there (a forwarded port)."""
-    found: dict[str, None] = {}
-    for address in addresses:
-        try:
-            parts = _parts(address)
-        except ValueError:
-            continue
-        for host in seen_from:
-            family = "ip6" if ":" in host else "ip4"
-            if parts[:2] == (family, host):
-                found[address] = None
-            elif parts[0] == family:
-                found[f"/{family}/{host}/tcp/{parts[2]}"] = None
-    return list(found)[:MOST_ADDRESSES]
-
-
 async def can_connect(peer: PeerID, address: str) -> bool:
     """Whether a p2pd that has just been started, and that nobody knows, can connect to the peer there."""
     stranger = await P2P.create(
@@ -139,48 +122,7 @@ async def can_connect(peer: PeerID, address: str) -> bool:
     return True
 
 
-def advice(answer: DialBackAnswer, addresses: Sequence[str]) -> str:
-    """What a volunteer whose machine cannot be reached should know and do; empty if it can be reached."""
-    if answer.reachable:
-        return ""
-    ports = sorted({str(_parts(without_peer(address))[2]) for address in addresses})
-    seen = ", ".join(answer.seen_from) or "an unknown address"
-    return (
-        f"other peers cannot open a connection to this node: it listens at port {', '.join(ports)}, the coordinator "
-        f"sees it at {seen}, and nothing answers there. Forward a TCP port of the router to this machine and join with "
-        "--port THAT_PORT, or open it in the firewall; until then only peers that it reaches itself average with it"
-    )
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can use the address."""
-    try:
-        return ipaddress.ip_address(_parts(without_peer(address))[1]).is_loopback
-    except ValueError:
-        return False
-
-
-def without_peer(address: str) -> str:
-    """A libp2p address without the peer's id at its end."""
-    return address.partition("/p2p/")[0]
-
-
-def _parts(address: str) -> tuple[str, str, int]:
-    """(ip4 or ip6, host, TCP port). Raises ValueError for another form."""
-    pieces = address.strip("/").split("/")
-    if len(pieces) != 4 or pieces[0] not in ("ip4", "ip6") or pieces[2] != "tcp":
-        raise ValueError(f"{address} is not an address of the form /ip4/HOST/tcp/PORT")
-    return pieces[0], pieces[1], int(pieces[3])
-
-
 async def _seen_from(p2p: P2P, peer: PeerID) -> list[str]:
     """The IP addresses that the peer's connections to this machine have at their other end."""
-    hosts: dict[str, None] = {}
-    for info in await p2p.list_peers():
-        if info.peer_id == peer:
-            for address in info.addrs:
-                try:
-                    hosts[_parts(without_peer(str(address)))[1]] = None
-                except ValueError:
-                    continue
-    return list(hosts)
+    connections = [str(address) for info in await p2p.list_peers() if info.peer_id == peer for address in info.addrs]
+    return list(dict.fromkeys(address.host for address in plain_addresses(connections)))
