@@ -28,6 +28,7 @@ from cotrain.config import RunConfig
 from cotrain.sections import DataSection, DilocoSection, ModelSection, TrainSection
 from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
 from cotrain.train.data.samples import TaskDataset
+from cotrain.train.diloco import RoundLengths
 from cotrain.train.inner import DTYPES, InnerLoop
 from cotrain.train.model import build_model, count_parameters
 from cotrain.train.optim import build_inner_optimizer
@@ -112,7 +113,7 @@ def trainer_loop(bench: Bench, steps: int, folder: Path) -> float:
     inner = InnerLoop(bench.config, bench.model(), bench.dataset, bench.group)
     if bench.config.model.compile:
         inner.step(np.arange(bench.config.train.batch_size), 0.0)
-    trainer = Trainer(bench.config, inner, LocalSynchronizer(ROUND), reporter, ControlFile(folder))
+    trainer = Trainer(bench.config, inner, LocalSynchronizer(RoundLengths(ROUND)), reporter, ControlFile(folder))
     bench.synchronize()
     started = time.perf_counter()
     trainer.run()

@@ -1,19 +1,26 @@
 """Simulated DiLoCo beside data-parallel training on as many tokens, over several seeds.
 
-    python -m benchmarks.quality [--seeds 2] [--steps 400]
+    python -m benchmarks.quality [--seeds 2] [--steps 400] [--only NAME ...] [--json FILE]
 
 Four peers with a batch of four train a Llama of 218 thousand parameters on the source text of Python's standard
-library, byte by byte. Prints the validation losses and their ratio to data-parallel training of the same seed;
-a seed takes about a minute and a half on one core.
+library, byte by byte. Prints validation losses and their ratio to data-parallel training with AdamW, at the settings
+that are best for it, of the same seed. `--json` appends a line for each run as it ends, and leaves out the runs that
+are there already. A run takes about half a minute on a core of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
+import math
+import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -27,12 +34,14 @@ from cotrain.sections import (
     DistributedSection,
     ModelSection,
     MonitoringSection,
+    Optimizer,
     SessionSection,
     TrainSection,
 )
 from cotrain.swarm.scenario import make_scenario
-from cotrain.swarm.simulate import simulate, train_data_parallel
+from cotrain.swarm.simulate import SimulatedSwarm, train_data_parallel
 from cotrain.swarm.simulated_training import load_material
+from cotrain.train.diloco import OuterState
 from cotrain.train.initialization import draw_weights
 from cotrain.train.parallel import ParallelGroup
 
@@ -41,29 +50,64 @@ SEQ_LENGTH = 64
 
 
 @dataclass(frozen=True)
-class Variant:
-    """What is compared with data-parallel training."""
+class Case:
+    """One way to train; without `diloco` it is data-parallel.
 
-    name: str
-    diloco: DilocoSection
+    Attributes:
+        optimizer: the inner one.
+        learning_rate: its peak.
+        beta2: of its AdamW.
+    """
+
+    diloco: DilocoSection | None = None
+    optimizer: Optimizer = "adamw"
+    learning_rate: float = 4e-3
+    beta2: float = 0.95
 
 
-VARIANTS = (
-    Variant("DiLoCo, 20 inner steps", DilocoSection(inner_steps=20, overlap_steps=0)),
-    Variant("DiLoCo, 10 inner steps", DilocoSection(inner_steps=10, overlap_steps=0)),
-)
+def _rounds(inner_steps: int, warmup_share: float = 0.0) -> DilocoSection:
+    return DilocoSection(inner_steps=inner_steps, warmup_share=warmup_share, overlap_steps=0)
 
 
-def configuration(steps: int, seed: int, model: Path) -> RunConfig:
-    """Four nominal nodes; the variant's `[diloco]` takes the place of the default one."""
+BASELINES = {
+    "data-parallel": Case(),
+    "data-parallel-3e-3": Case(learning_rate=3e-3),
+    "data-parallel-6e-3": Case(learning_rate=6e-3),
+    "data-parallel-beta2-0.99": Case(beta2=0.99),
+}
+"""Data-parallel with AdamW, among which the best one counts."""
+CASES = {
+    **BASELINES,
+    "data-parallel-muon": Case(optimizer="muon", learning_rate=1.6e-2),
+    "diloco-20": Case(_rounds(20)),
+    "diloco-10": Case(_rounds(10)),
+    "diloco-20-warm-0.2": Case(_rounds(20, warmup_share=0.2)),
+    "diloco-10-warm-0.2": Case(_rounds(10, warmup_share=0.2)),
+    "diloco-20-warm-0.3": Case(_rounds(20, warmup_share=0.3)),
+    "diloco-10-warm-0.3": Case(_rounds(10, warmup_share=0.3)),
+    "diloco-20-muon": Case(_rounds(20), "muon", 1.6e-2),
+    "diloco-10-muon": Case(_rounds(10), "muon", 1.6e-2),
+}
+"""By name. `warm`: this share of the run in rounds of one inner step."""
+USUAL = (
+    "data-parallel", "data-parallel-6e-3", "diloco-20", "diloco-10", "diloco-20-warm-0.3", "diloco-10-warm-0.3",
+    "diloco-20-muon", "diloco-10-muon",
+)  # fmt: skip
+
+
+def configuration(steps: int, seed: int, model: Path, case: Case | None = None) -> RunConfig:
+    """Four nominal nodes; data-parallel training's own settings, unless there is a case."""
+    case = case or Case()
     return RunConfig(
         session=SessionSection(seed=seed),
         model=ModelSection(source=str(model)),
         train=TrainSection(
-            task="causal-lm", batch_size=4, gradient_accumulation_steps=1, learning_rate=4e-3, max_steps=steps,
-            warmup_steps=40, weight_decay=0.1,
+            task="causal-lm", batch_size=4, gradient_accumulation_steps=1, optimizer=case.optimizer,
+            learning_rate=case.learning_rate, max_steps=steps, warmup_steps=40, weight_decay=0.1,
+            beta2=case.beta2,
         ),
         distributed=DistributedSection(nodes=PEERS),
+        diloco=case.diloco or DilocoSection(),
         data=DataSection(tokenizer="bytes", seq_length=SEQ_LENGTH, validation_split=0.05),
         monitoring=MonitoringSection(evaluation_batches=256, evaluation_rounds=1000),
     )  # fmt: skip
@@ -82,45 +126,117 @@ def write_model(folder: Path, seed: int) -> Path:
     return folder
 
 
-def compare(steps: int, seed: int, folder: Path) -> list[tuple[str, float]]:
-    """(name, validation loss) of data-parallel training and of each variant, from the same weights."""
-    config = configuration(steps, seed, write_model(folder / f"model-{seed}", seed))
-    scenario = make_scenario(PEERS, speeds="1", drop=0.0, byzantine="", averaging_s=0.0)
-    shared = SharedPaths(folder / "shared").create()
-    material = load_material(config, scenario, shared, ParallelGroup.from_environment())
-    initial, wanted = material.parameters(), config.samples_wanted(len(material.train))
-    baseline = train_data_parallel(config, material, initial, samples=wanted, wanted=wanted)
-    losses = [("data-parallel", baseline[-1].validation_loss or float("nan"))]
-    for variant in VARIANTS:
-        material.judge.load_weights(initial)
-        changed = config.model_copy(update={"diloco": variant.diloco})
-        report = simulate(changed, scenario, material, baseline=baseline)
-        losses.append((variant.name, report.validation_loss or float("nan")))
-    return losses
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        validation_loss: nats per byte; NaN if it diverged.
+        rounds: at whose ends the peers met; of data-parallel training, its steps.
+        seconds: wall time.
+    """
+
+    case: str
+    seed: int
+    steps: int
+    validation_loss: float
+    rounds: int
+    seconds: float
+
+
+class Seed:
+    """What all cases of one seed have in common: weights to begin with, and data."""
+
+    def __init__(self, seed: int, steps: int, folder: Path):
+        self._seed, self._steps, self._model = seed, steps, write_model(folder / f"model-{seed}", seed)
+        self._scenario = make_scenario(PEERS, speeds="1", drop=0.0, byzantine="", averaging_s=0.0)
+        config, shared = self._configuration(Case()), SharedPaths(folder / "shared").create()
+        self._material = load_material(config, self._scenario, shared, ParallelGroup.from_environment())
+        self._initial = self._material.parameters()
+
+    def _configuration(self, case: Case) -> RunConfig:
+        return configuration(self._steps, self._seed, self._model, case)
+
+    def train(self, name: str) -> Result:
+        """Train the case of this name from the first weights on."""
+        started, config = time.monotonic(), self._configuration(CASES[name])
+        self._material.judge.load_weights(self._initial)
+        loss, rounds = self._data_parallel(config) if CASES[name].diloco is None else self._swarm(config)
+        loss = math.nan if loss is None else loss
+        return Result(name, self._seed, self._steps, loss, rounds, round(time.monotonic() - started, 1))
+
+    def _data_parallel(self, config: RunConfig) -> tuple[float | None, int]:
+        wanted = config.samples_wanted(len(self._material.train))
+        last = train_data_parallel(config, self._material, self._initial, samples=wanted, wanted=wanted)[-1]
+        return last.validation_loss, last.step
+
+    def _swarm(self, config: RunConfig) -> tuple[float | None, int]:
+        with asyncio.Runner() as runner:
+            state = OuterState.initial(self._initial.clone())
+            swarm = SimulatedSwarm(config, self._scenario, self._material, state, runner)
+            swarm.run(lambda row: None)
+        return swarm.rows[-1].validation_loss, swarm.state.round
+
+
+def kept(file: Path | None) -> list[Result]:
+    """The runs that an earlier call wrote."""
+    if file is None or not file.exists():
+        return []
+    return [Result(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def run_all(names: Sequence[str], seeds: int, steps: int, file: Path | None) -> list[Result]:
+    """Train every case with every seed; those in `file` are taken from there, new ones are added to it."""
+    results = {(result.seed, result.case): result for result in kept(file) if result.steps == steps}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(seeds):
+            missing = [name for name in names if (seed, name) not in results]
+            material = Seed(seed, steps, Path(folder)) if missing else None
+            for name in missing:
+                assert material is not None
+                result = results[seed, name] = material.train(name)
+                print(json.dumps(asdict(result)), file=sys.stderr, flush=True)
+                if file is not None:
+                    with file.open("a", encoding="utf-8") as lines:
+                        lines.write(json.dumps(asdict(result)) + "\n")
+    return [results[seed, name] for name in names for seed in range(seeds)]
+
+
+def best_baseline(results: Sequence[Result]) -> dict[int, float]:
+    """Seed -> loss of the baseline that has the lowest mean loss over all seeds; empty if none was trained."""
+    by_name = {
+        name: {result.seed: result.validation_loss for result in results if result.case == name} for name in BASELINES
+    }
+    trained = [losses for losses in by_name.values() if losses]
+    return min(trained, key=lambda losses: fmean(losses.values()), default={})
+
+
+def summarize(results: Sequence[Result]) -> list[str]:
+    """A line for each case: loss of each seed, their mean, and the mean ratio to the best baseline of the same seed."""
+    baseline = best_baseline(results)
+    lines = [f"{'':24} rounds   mean  ratio  losses"]
+    for case in dict.fromkeys(result.case for result in results):
+        of_case = [result for result in results if result.case == case]
+        losses = [result.validation_loss for result in of_case]
+        ratios = [result.validation_loss / baseline.get(result.seed, math.nan) for result in of_case]
+        lines.append(
+            f"{case:24} {of_case[0].rounds:6} {fmean(losses):6.4f}  {fmean(ratios):5.3f}  "
+            + " ".join(f"{loss:.4f}" for loss in losses)
+        )
+    return lines
 
 
 def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=2, help="runs of each kind, with seeds from 0 on")
-    parser.add_argument("--steps", type=int, default=400, help="inner steps of each peer, a multiple of twenty")
+    parser.add_argument("--seeds", type=int, default=2, help="runs of each case, with seeds from 0 on")
+    parser.add_argument("--steps", type=int, default=400, help="inner steps of each peer, a multiple of one hundred")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(USUAL), help="the cases to train")
+    parser.add_argument("--json", type=Path, help="file of the runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()
-    results: dict[str, list[tuple[float, float]]] = {}
-    print(f"{'':24} {'seed':>4}  validation loss  ratio", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(arguments.seeds):
-            started = time.monotonic()
-            losses = compare(arguments.steps, seed, Path(folder))
-            for name, loss in losses:
-                ratio = loss / losses[0][1]
-                results.setdefault(name, []).append((loss, ratio))
-                print(f"{name:24} {seed:4}  {loss:15.4f}  {ratio:5.3f}", flush=True)
-            print(f"{'':24} {'':4}  {time.monotonic() - started:13.0f} s", flush=True)
-    for name, pairs in results.items():
-        loss, ratio = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-        print(f"{name:24} mean  {loss:15.4f}  {ratio:5.3f}", flush=True)
+    print("\n".join(summarize(run_all(arguments.only, arguments.seeds, arguments.steps, arguments.json))))
 
 
 if __name__ == "__main__":

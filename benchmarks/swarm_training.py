@@ -37,7 +37,7 @@ from cotrain.swarm.observer import SessionObserver
 from cotrain.swarm.peer import SwarmPeer
 from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
 from cotrain.train.data.samples import TaskDataset
-from cotrain.train.diloco import OuterState, RoundTotals
+from cotrain.train.diloco import OuterState, RoundLengths, RoundTotals
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, count_parameters, flatten_parameters
 from cotrain.train.parallel import ParallelGroup
@@ -167,7 +167,7 @@ class TrainingChild(_Child):
         )  # fmt: skip
 
     def _stay_alone(self, folder: Path, initial_peers: list[str]) -> LocalSynchronizer:
-        return LocalSynchronizer(INNER_STEPS)
+        return LocalSynchronizer(RoundLengths(INNER_STEPS))
 
     def _join_stock(self, folder: Path, initial_peers: list[str]) -> StockSynchronizer:
         self._dht = dht = start_dht(host=self._address, port=0, initial_peers=initial_peers, identity_path=self._key)

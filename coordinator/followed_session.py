@@ -39,7 +39,7 @@ from cotrain.train.checkpoint import (
 )
 from cotrain.train.data.prepare import prepare_dataset
 from cotrain.train.data.samples import TaskDataset
-from cotrain.train.diloco import OuterState
+from cotrain.train.diloco import OuterState, RoundLengths
 from cotrain.train.distill import load_teacher
 from cotrain.train.early_stopping import EarlyStopping
 from cotrain.train.evaluate import evaluate, generate_text, trivial_losses
@@ -87,6 +87,7 @@ class FollowedSession:
         self._models = self._save_models()
         self._inner = InnerLoop(config, self._model, self._validation, ParallelGroup(0, 1, torch.device("cpu")))
         self._checkpoints = CheckpointStore(shared.checkpoints / config.session.id, keep=config.checkpoint.keep)
+        self._lengths = RoundLengths.from_config(config, self._wanted)
         self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.round_steps)
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._reporter = StatusReporter(
@@ -166,7 +167,7 @@ class FollowedSession:
         self._report_state(time.monotonic() - began)
         complete = self._is_over()
         round_ = self._observer.state.round
-        if complete or round_ % self._config.monitoring.evaluation_rounds == 0:
+        if complete or self._lengths.is_evaluated(self._observer.state, self._config.monitoring.evaluation_rounds):
             self._evaluate()
         if complete or round_ % self._checkpoint_rounds == 0:
             self._save_checkpoint()

@@ -114,10 +114,6 @@ class RunConfig(Section):
             return self.train.max_steps * self.train.samples_per_step * self.distributed.nodes
         return max(1, round(self.train.epochs * train_samples))
 
-    def samples_per_round(self) -> int:
-        """Samples that a round is expected to commit when all nominal nodes take part."""
-        return self.diloco.round_steps * self.train.samples_per_step * self.distributed.nodes
-
 
 def _disagreement(field: str, message: str, hint: str) -> PydanticCustomError:
     """Two sections that do not fit together, in the form that `explain_problem` knows."""

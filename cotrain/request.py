@@ -23,6 +23,7 @@ from cotrain.sections import (
     ModelType,
     MonitoringSection,
     Optimizer,
+    OuterRule,
     Precision,
     Scheduler,
     SessionSection,
@@ -63,6 +64,7 @@ class TrainingRequest(CamelModel):
     epochs: float | None = None
     max_steps: int | None = None
     optimizer: Optimizer | None = None
+    beta2: float | None = None
     lr_scheduler: Scheduler | None = None
     warmup_steps: int | None = None
     weight_decay: float | None = None
@@ -99,6 +101,9 @@ class DilocoRequest(CamelModel):
 
     inner_steps: int | None = None
     fragments: int | None = None
+    warmup_share: float | None = None
+    warmup_inner_steps: int | None = None
+    outer_optimizer: OuterRule | None = None
     outer_learning_rate: float | None = None
     outer_momentum: float | None = None
     momentum_ramp: float | None = None

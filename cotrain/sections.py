@@ -16,6 +16,7 @@ Optimizer = Literal["adam", "sgd", "adamw", "muon"]
 Scheduler = Literal["cosine", "linear", "constant", "wsd"]
 Strategy = Literal["diloco", "ddp", "fsdp"]
 Codec = Literal["int4", "int8", "fp32"]
+OuterRule = Literal["nesterov", "average"]
 Aggregation = Literal["filter", "centered-clip", "median", "mean"]
 SessionId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
@@ -113,6 +114,8 @@ class TrainSection(Section):
     """Inner steps of each of `distributed.nodes` peers."""
     optimizer: Optimizer = "adamw"
     """Inner optimizer."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    """Decay of the mean of squared gradients in adam and adamw, and in the part of muon that is adamw."""
     lr_scheduler: Scheduler = "cosine"
     """Shape of the learning rate over the run's progress, after the warm-up; wsd: constant, then down at the end."""
     warmup_steps: Annotated[int, Field(ge=0)] = 500
@@ -155,6 +158,13 @@ class DilocoSection(Section):
     fragments: Annotated[int, Field(ge=1, le=8)] = 1
     """Parts of the parameters, in strides of layers, that are averaged in turn (arXiv:2501.18512): a round then has
     `inner_steps / fragments` inner steps and sends that part alone."""
+    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the run, in samples, that begins it with rounds of `warmup_inner_steps`, averaged plainly."""
+    warmup_inner_steps: Annotated[int, Field(ge=1, le=100_000)] = 1
+    """Inner steps in a round of that share: the fewer, the closer it comes to data-parallel training."""
+    outer_optimizer: OuterRule = "nesterov"
+    """nesterov: SGD with Nesterov momentum on the averaged pseudo-gradient; average: the average of all peers'
+    parameters as it is, which leaves the next three keys unused."""
     outer_learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
     """Learning rate of the outer Nesterov SGD."""
     outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8

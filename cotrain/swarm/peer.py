@@ -31,7 +31,7 @@ from cotrain.swarm.rounds import Announcement, RoundLimits, should_close
 from cotrain.swarm.shared_memory import require_shared_memory
 from cotrain.swarm.state import SharedState
 from cotrain.train.codec import make_codec
-from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.diloco import OuterOptimizer, OuterState, RoundLengths
 from cotrain.train.fragments import Fragments, positions
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated
 
@@ -69,6 +69,7 @@ class SwarmPeer:
         """
         self._config, self._on_wait, self._obey = config, on_wait, obey
         require_shared_memory(numel)
+        self._lengths = RoundLengths.from_config(config, samples_wanted)
         codec = make_codec(config.diloco.codec)
         self._fragments = fragments or Fragments.whole(numel)
         self._vector = torch.zeros(max(self._fragments.sizes())).share_memory_()
@@ -254,8 +255,9 @@ class SwarmPeer:
         if here < self._config.swarm.min_peers:
             self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
             return False
+        inner_steps = self._lengths.inner_steps_at(self._state.samples)
         return should_close(
-            round_, work.steps, view.progress(), self._config.diloco.round_steps, get_dht_time(),
+            round_, work.steps, view.progress(), inner_steps, get_dht_time(),
             lasted_s=time.monotonic() - self._state_noted_at,
             limits=RoundLimits(self._config.swarm.max_round_s, self._config.swarm.grace),
         )  # fmt: skip

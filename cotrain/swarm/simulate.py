@@ -28,6 +28,7 @@ from cotrain.swarm.peer import MINORITY_RETRY_S
 from cotrain.swarm.rounds import (
     Announcement,
     PeerProgress,
+    RoundLimits,
     averaging_weights,
     missing_for_majority,
     round_totals,
@@ -39,7 +40,8 @@ from cotrain.swarm.simulated_peers import Averaged, VirtualPeer, average_in_memo
 from cotrain.swarm.simulated_training import InnerSteps, Material, validation_loss
 from cotrain.swarm.simulation_report import BaselinePoint, SimulatedRound, SimulationReport, finite_or_none
 from cotrain.train.codec import make_codec
-from cotrain.train.diloco import OuterOptimizer, OuterState, inner_learning_rate
+from cotrain.train.diloco import OuterOptimizer, OuterState, RoundLengths, inner_learning_rate
+from cotrain.train.fragments import Fragments
 
 MOST_FAILED_ATTEMPTS = 100
 """In a row; then the simulation gives up."""
@@ -108,10 +110,13 @@ class SimulatedSwarm:
         self.wanted = config.samples_wanted(len(material.train))
         self.state, self.diverged = state, False
         self.rows: list[SimulatedRound] = []
-        self._outer = OuterOptimizer.from_config(config, self.wanted)
+        self._fragments = Fragments.of_model(material.judge.model, config.diloco.fragments)
+        self._outer = OuterOptimizer.from_config(config, self.wanted, self._fragments)
+        self._lengths = RoundLengths.from_config(config, self.wanted)
         self._codec = make_codec(config.diloco.codec)
         self._digest = state.digest()
-        self._now = self._retry_at = Fraction(0)
+        self._limits = RoundLimits(config.swarm.max_round_s, config.swarm.grace)
+        self._now = self._retry_at = self._round_began = Fraction(0)
         self._meeting: _Meeting | None = None
         self._failed_attempts = 0
         self._peers = [self._make_peer(number) for number in range(scenario.peers)]
@@ -122,8 +127,11 @@ class SimulatedSwarm:
         return VirtualPeer(
             name=f"peer{number:04d}", rank=number, ranks=scenario.peers, speed=scenario.speeds[number],
             loop=InnerSteps(self._config, self._material), parameters=self.state.parameters.clone(),
-            residuals=Residuals.zeros(self.state.parameters.numel()), lie=scenario.lie if lies else None,
+            residuals_of=self._no_residuals(), lie=scenario.lie if lies else None,
         )  # fmt: skip
+
+    def _no_residuals(self) -> list[Residuals]:
+        return [Residuals.zeros(size) for size in self._fragments.sizes()]
 
     def run(self, on_round: OnRound) -> None:
         """Train until the samples wanted are committed, or the loss is no longer finite."""
@@ -141,9 +149,10 @@ class SimulatedSwarm:
     # ------------------------------------------------------------------------------------------ the clock
     def _advance_clock(self) -> None:
         """To the next moment at which something happens; peers that may train begin a step before."""
-        diloco = self._config.diloco
+        committed = self.state.samples
+        inner_steps, overlap = self._lengths.inner_steps_at(committed), self._lengths.overlap_at(committed)
         for peer in self._peers:
-            if peer.step_ends is None and peer.may_step(diloco.inner_steps, diloco.overlap_limit):
+            if peer.step_ends is None and peer.may_step(inner_steps, overlap):
                 peer.step_ends = self._now + 1 / peer.speed
         moments = [peer.step_ends for peer in self._peers if peer.step_ends is not None]
         if self._meeting is not None:
@@ -177,13 +186,15 @@ class SimulatedSwarm:
         """Let a peer that is between two steps begin the round's average, if it is time for it."""
         if peer.begun is not None or peer.step_ends is not None:
             return False
-        round_ = self.state.round
+        round_, now = self.state.round, float(self._now)
         others = [
-            PeerProgress(round_, other.steps, steps_per_s=0.0, seen_at=0.0, closing=other.begun is not None)
+            PeerProgress(round_, other.steps, float(other.speed), seen_at=now, closing=other.begun is not None)
             for other in self._peers
             if other is not peer
         ]
-        if not should_close(round_, peer.steps, others, self._config.diloco.inner_steps, now=0.0):
+        inner_steps = self._lengths.inner_steps_at(self.state.samples)
+        lasted_s = float(self._now - self._round_began)
+        if not should_close(round_, peer.steps, others, inner_steps, now, lasted_s=lasted_s, limits=self._limits):
             return False
         peer.begin_round()
         return True
@@ -218,8 +229,10 @@ class SimulatedSwarm:
 
     def _finish_round(self, meeting: _Meeting) -> None:
         """Average, take the outer step, and let everybody go on from it."""
-        self._meeting = None
-        truths = [peer.pseudo_gradient(self.state) for peer in meeting.members]
+        self._meeting, due = None, self._outer.due(self.state)
+        for peer in self._peers:
+            peer.fragment = self.state.round % self._fragments.count
+        truths = [peer.pseudo_gradient(self.state, due) for peer in meeting.members]
         if not all(bool(torch.isfinite(truth).all()) for truth in truths):
             self.diverged = True
             return
@@ -231,9 +244,9 @@ class SimulatedSwarm:
         self._take_over(self._outer.step(self.state, averaged.values, totals))
         members = {peer.name for peer in meeting.members}
         for peer in self._peers:
-            peer.finish_round(self.state)
+            peer.finish_round(self.state, due)
             if peer.name not in members:  # as a peer that downloads the state which others made without it
-                peer.residuals = Residuals.zeros(self.state.parameters.numel())
+                peer.residuals_of = self._no_residuals()
         self._add_row(meeting, weights, averaged)
         self._failed_attempts = 0
 
@@ -245,7 +258,7 @@ class SimulatedSwarm:
         return spoken(speakers, parts_of(truths[0].numel(), [peer.name for peer in meeting.members]))
 
     def _take_over(self, state: OuterState) -> None:
-        self.state, self._digest = state, state.digest()
+        self.state, self._digest, self._round_began = state, state.digest(), self._now
 
     # ------------------------------------------------------------------------------------------ what comes out
     def _add_row(self, meeting: _Meeting, weights: Sequence[float], averaged: Averaged) -> None:
@@ -265,7 +278,7 @@ class SimulatedSwarm:
 
     def _is_evaluated(self) -> bool:
         complete = self.state.samples >= self.wanted
-        return complete or self.state.round % self._config.monitoring.evaluation_rounds == 0
+        return complete or self._lengths.is_evaluated(self.state, self._config.monitoring.evaluation_rounds)
 
     def _evaluate(self) -> float:
         return validation_loss(self._config, self._material, self.state.parameters)
@@ -287,7 +300,7 @@ def train_data_parallel(
     per_step = config.train.samples_per_step
     peer = VirtualPeer(
         name="data-parallel", rank=0, ranks=1, speed=Fraction(1), loop=InnerSteps(config, material),
-        parameters=initial.clone(), residuals=Residuals.zeros(0),
+        parameters=initial.clone(), residuals_of=[],
     )  # fmt: skip
     steps = max(1, round(samples / per_step))
     interval = config.monitoring.evaluation_rounds * config.diloco.inner_steps

@@ -22,6 +22,7 @@ from cotrain.swarm.scenario import Lie
 from cotrain.swarm.simulated_training import InnerSteps
 from cotrain.train.codec import BLOCK, Codec
 from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState
+from cotrain.train.fragments import Range, take
 from cotrain.train.synchronizer import LocalWork
 
 _NO_TIMEOUT = Timeouts(sender_s=1e6, reducer_s=1e6, vote_s=1e6)
@@ -46,6 +47,8 @@ class VirtualPeer:
         speed: inner steps in a virtual second.
         loop: takes its inner steps, with its own optimizer, in the model that all share.
         parameters: theta, [n] float32.
+        residuals_of: what its encodings have lost, by fragment.
+        fragment: the one that the present round averages.
         step_ends: virtual time at which the inner step that is under way ends; None while the peer waits.
     """
 
@@ -55,7 +58,7 @@ class VirtualPeer:
     speed: Fraction
     loop: InnerSteps
     parameters: Tensor
-    residuals: Residuals
+    residuals_of: list[Residuals]
     lie: Lie | None = None
     steps: int = 0
     samples: int = 0
@@ -64,6 +67,12 @@ class VirtualPeer:
     step_ends: Fraction | None = None
     begun: Begun | None = None
     losses: list[float] = field(default_factory=list)
+    fragment: int = 0
+
+    @property
+    def residuals(self) -> Residuals:
+        """Of the fragment that the present round averages."""
+        return self.residuals_of[self.fragment]
 
     def may_step(self, inner_steps: int, overlap_limit: int) -> bool:
         """Whether it goes on training, or waits for the others."""
@@ -84,15 +93,16 @@ class VirtualPeer:
         """Note what goes into the round; what is learnt from now on goes into the next."""
         self.begun = Begun(self.parameters.clone(), LocalWork(self.steps, self.samples, self.ranks), self.total_steps)
 
-    def pseudo_gradient(self, state: OuterState) -> Tensor:
-        """Of the round begun, [n] float32."""
+    def pseudo_gradient(self, state: OuterState, due: Sequence[Range]) -> Tensor:
+        """Of the round begun and the ranges that are due, [m] float32."""
         assert self.begun is not None
-        return state.parameters - self.begun.parameters
+        return take(state.parameters, due) - take(self.begun.parameters, due)
 
-    def finish_round(self, state: OuterState) -> None:
+    def finish_round(self, state: OuterState, due: Sequence[Range]) -> None:
         """Take the new outer state over, with what was learnt while it was averaged on top."""
         assert self.begun is not None
-        self.parameters.sub_(self.begun.parameters).add_(state.parameters)
+        for start, stop in due:
+            self.parameters[start:stop].sub_(self.begun.parameters[start:stop]).add_(state.parameters[start:stop])
         self.steps -= self.begun.work.steps
         self.samples -= self.begun.work.samples
         self.begun = None

@@ -67,8 +67,53 @@ class RoundTotals:
 
 
 @dataclass(frozen=True)
+class RoundLengths:
+    """How long rounds are: short while the run warms up, then of `inner_steps`.
+
+    A function of the samples committed in the outer state, so that all who hold it agree without asking.
+
+    Attributes:
+        inner_steps: of a round after the warm-up.
+        overlap_steps: inner steps that may run while such a round is averaged.
+        warmup_inner_steps: of a round in the warm-up.
+        warmup_samples: committed samples at which the warm-up is over.
+    """
+
+    inner_steps: int
+    overlap_steps: int = 0
+    warmup_inner_steps: int = 1
+    warmup_samples: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: RunConfig, samples_wanted: int) -> RoundLengths:
+        section = config.diloco
+        return cls(
+            section.round_steps, section.overlap_limit, section.warmup_inner_steps,
+            section.warmup_share * samples_wanted,
+        )  # fmt: skip
+
+    def is_warming_up(self, committed: int) -> bool:
+        """Whether the round that begins with `committed` samples belongs to the warm-up."""
+        return committed < self.warmup_samples
+
+    def inner_steps_at(self, committed: int) -> int:
+        """Inner steps of the round that begins with `committed` samples."""
+        return self.warmup_inner_steps if self.is_warming_up(committed) else self.inner_steps
+
+    def overlap_at(self, committed: int) -> int:
+        """Inner steps that may run while that round is averaged: in the warm-up a quarter of it at most."""
+        if not self.is_warming_up(committed):
+            return self.overlap_steps
+        return min(self.overlap_steps, self.warmup_inner_steps // 4)
+
+    def is_evaluated(self, state: OuterState, every: int) -> bool:
+        """Whether this state is one of those evaluated `every` so many rounds; none is while the warm-up lasts."""
+        return not self.is_warming_up(state.samples) and state.round % every == 0
+
+
+@dataclass(frozen=True)
 class OuterOptimizer:
-    """Nesterov SGD over rounds, its momentum ramped up from zero.
+    """Nesterov SGD over rounds, its momentum ramped up from zero; in the warm-up, plain averaging.
 
     A cold momentum of 0.9 overshoots on short runs; rising linearly over the first half of the run mends it.
 
@@ -76,26 +121,36 @@ class OuterOptimizer:
         learning_rate: of the outer step.
         momentum: once the ramp is over.
         ramp_samples: committed samples at which the ramp is over.
+        warmup_samples: committed samples at which plain averaging is over.
         fragments: what a round averages; None: all parameters.
     """
 
     learning_rate: float
     momentum: float
     ramp_samples: float
+    warmup_samples: float = 0.0
     fragments: Fragments | None = None
 
     @classmethod
     def from_config(cls, config: RunConfig, samples_wanted: int, fragments: Fragments | None = None) -> OuterOptimizer:
-        section = config.diloco
+        section, warmup_samples = config.diloco, config.diloco.warmup_share * samples_wanted
+        if section.outer_optimizer == "average":
+            return cls(1.0, 0.0, 0.0, warmup_samples, fragments)
         ramp_samples = section.momentum_ramp * samples_wanted
-        return cls(section.outer_learning_rate, section.outer_momentum, ramp_samples, fragments)
+        return cls(section.outer_learning_rate, section.outer_momentum, ramp_samples, warmup_samples, fragments)
 
     def due(self, state: OuterState) -> tuple[Range, ...]:
         """The ranges of the vector that the round after this state averages."""
         return ((0, state.parameters.numel()),) if self.fragments is None else self.fragments.due(state.round)
 
+    def learning_rate_at(self, samples: int) -> float:
+        """Outer learning rate once `samples` have been committed."""
+        return 1.0 if samples < self.warmup_samples else self.learning_rate
+
     def momentum_at(self, samples: int) -> float:
         """Outer momentum once `samples` have been committed."""
+        if samples < self.warmup_samples:
+            return 0.0
         if self.ramp_samples <= 0:
             return self.momentum
         return self.momentum * min(1.0, samples / self.ramp_samples)
@@ -118,6 +173,7 @@ class OuterOptimizer:
         """
         parameters, velocity = out or (torch.empty_like(state.parameters), torch.empty_like(state.momentum))
         momentum, due = self.momentum_at(state.samples), self.due(state)
+        rate = self.learning_rate_at(state.samples)
         if average.numel() < parameters.numel():
             parameters.copy_(state.parameters)
             velocity.copy_(state.momentum)
@@ -126,7 +182,7 @@ class OuterOptimizer:
             torch.mul(state.momentum[here], momentum, out=velocity[here])
             velocity[here].add_(gradient)
             torch.mul(velocity[here], momentum, out=parameters[here])
-            parameters[here].add_(gradient).mul_(self.learning_rate)
+            parameters[here].add_(gradient).mul_(rate)
             torch.sub(state.parameters[here], parameters[here], out=parameters[here])
         return OuterState(
             parameters,
@@ -143,7 +199,9 @@ def progress_fraction(state_samples: int, local_samples: int, peers: int, config
     Committed samples, plus what the swarm is expected to have done since (my own times the number of peers), clamped
     to what the round is expected to bring: so all peers anneal together, whatever their speed.
     """
-    expected = min(local_samples * max(1, peers), config.samples_per_round())
+    inner_steps = RoundLengths.from_config(config, wanted).inner_steps_at(state_samples)
+    of_round = inner_steps * config.train.samples_per_step * config.distributed.nodes
+    expected = min(local_samples * max(1, peers), of_round)
     return min(1.0, (state_samples + expected) / max(1, wanted))
 
 

@@ -21,6 +21,7 @@ from cotrain.status import LOCAL_PEER, State, TrainingStopped, WishName
 from cotrain.train.checkpoint import Checkpoint, CheckpointStore, export_model
 from cotrain.train.data.prepare import PreparedDataset, prepare_dataset
 from cotrain.train.data.samples import TaskDataset
+from cotrain.train.diloco import RoundLengths
 from cotrain.train.distill import load_teacher
 from cotrain.train.early_stopping import EarlyStopping
 from cotrain.train.evaluate import Evaluation, evaluate, trivial_losses
@@ -33,7 +34,8 @@ from cotrain.train.reporter import ControlFile, StatusReporter
 from cotrain.train.synchronizer import LocalSynchronizer
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.tokenizer import load_tokenizer
-from cotrain.train.trainer import InnerWeights, NoWeights, Trainer
+from cotrain.train.trainer import Trainer
+from cotrain.train.weights import InnerWeights, NoWeights
 
 STATE_AFTER_WISH: dict[WishName, State] = {"stop": "stopped", "cancel": "cancelled"}
 
@@ -132,11 +134,11 @@ class LocalRun:
         in_rounds = config.distributed.strategy == "diloco"
         weights = InnerWeights(self._inner) if in_rounds else NoWeights()
         fragments = Fragments.of_model(model, config.diloco.fragments) if in_rounds else None
+        wanted = config.samples_wanted(len(train))
+        self._lengths = RoundLengths.from_config(config, wanted)
         self._trainer = Trainer(
-            config, self._inner,
-            LocalSynchronizer(config.diloco.round_steps, config.samples_wanted(len(train)), fragments),
-            reporter, wishes, weights=weights, after_round=self._after_round, recover=self._recover,
-            fragments=fragments,
+            config, self._inner, LocalSynchronizer(self._lengths, wanted, fragments), reporter, wishes,
+            weights=weights, after_round=self._after_round, recover=self._recover, fragments=fragments,
         )  # fmt: skip
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
         self._best: tuple[float, Tensor] | None = None
@@ -206,9 +208,9 @@ class LocalRun:
 
     def _after_round(self) -> bool:
         """Evaluate and save where it is due; True when the validation loss has stopped falling."""
-        config, round_ = self._config, self._trainer.state.round
+        config = self._config
         save = self._trainer.steps - self._saved_at_step >= config.checkpoint.interval
-        if save or round_ % config.monitoring.evaluation_rounds == 0:
+        if save or self._lengths.is_evaluated(self._trainer.state, config.monitoring.evaluation_rounds):
             result = self._evaluate()
             if self._stopping.observe(result.loss) and config.train.early_stopping:
                 self._best = (result.loss, self._inner.weights())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -289,11 +288,10 @@ def load_flat_parameters(model: torch.nn.Module, flat: Tensor) -> None:
 
 def _slices(model: torch.nn.Module, flat: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Each parameter with its view of `flat`. Raises ValueError if `flat` has not their total size."""
-    layout = parameter_layout(model)
-    size = count_parameters(model)
-    if flat.shape != (size,):
-        raise ValueError(f"a flat vector of shape ({size},) was expected, not {tuple(flat.shape)}")
+    parameters = list(model.parameters())
+    sizes = [parameter.numel() for parameter in parameters]
+    if flat.shape != (sum(sizes),):
+        raise ValueError(f"a flat vector of shape ({sum(sizes)},) was expected, not {tuple(flat.shape)}")
     return [
-        (flat[offset : offset + math.prod(shape)].view(shape), parameter)
-        for (_, shape, offset), parameter in zip(layout, model.parameters(), strict=True)
+        (part.view(parameter.shape), parameter) for part, parameter in zip(flat.split(sizes), parameters, strict=True)
     ]

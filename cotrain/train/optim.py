@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from cotrain.sections import Scheduler, TrainSection
 from cotrain.train.muon import MuonWithAdamW, hidden_matrices
 
-BETAS = (0.9, 0.95)
+BETA1 = 0.9
 SGD_MOMENTUM = 0.9
 MAX_WARMUP_SHARE = 0.1
 WSD_DECAY_SHARE = 0.2
@@ -32,12 +32,12 @@ def build_inner_optimizer(model: nn.Module, section: TrainSection) -> Optimizer:
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    lr = section.learning_rate
+    lr, betas = section.learning_rate, (BETA1, section.beta2)
     if section.optimizer == "sgd":  # torch's fused SGD knows no sharded parameters
         return SGD(groups, lr=lr, momentum=SGD_MOMENTUM, foreach=True)
     if section.optimizer == "adam":
-        return Adam(groups, lr=lr, betas=BETAS, fused=True)
-    adamw = AdamW(groups, lr=lr, betas=BETAS, fused=True)
+        return Adam(groups, lr=lr, betas=betas, fused=True)
+    adamw = AdamW(groups, lr=lr, betas=betas, fused=True)
     return MuonWithAdamW(matrices, adamw, lr=lr, weight_decay=section.weight_decay) if matrices else adamw
 
 

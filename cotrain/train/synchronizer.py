@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from cotrain.train.diloco import OuterState, RoundTotals
+from cotrain.train.diloco import OuterState, RoundLengths, RoundTotals
 from cotrain.train.fragments import Fragments, take
 
 
@@ -110,9 +110,11 @@ class Synchronizer(Protocol):
 class LocalSynchronizer:
     """A run without others: every round is closed alone, with the pseudo-gradient as its own average."""
 
-    def __init__(self, round_steps: int, samples_wanted: int | None = None, fragments: Fragments | None = None):
-        """Rounds have `round_steps` inner steps; the last one ends with the samples wanted, where they are known."""
-        self._round_steps, self._wanted, self._fragments = round_steps, samples_wanted, fragments
+    def __init__(
+        self, lengths: RoundLengths, samples_wanted: int | None = None, fragments: Fragments | None = None
+    ):  # fmt: skip
+        """Rounds have these lengths; the last one ends with the samples wanted, where they are known."""
+        self._lengths, self._wanted, self._fragments = lengths, samples_wanted, fragments
         self._committed = 0
         self._average: Tensor | None = None
         self._totals = RoundTotals(0, 0)
@@ -137,7 +139,7 @@ class LocalSynchronizer:
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
         is_last = self._wanted is not None and self._committed + work.samples >= self._wanted
-        return is_last or work.steps >= self._round_steps
+        return is_last or work.steps >= self._lengths.inner_steps_at(self._committed)
 
     def begin_round(self, state: OuterState, local_parameters: Tensor, work: LocalWork) -> None:
         due = None if self._fragments is None else self._fragments.due(state.round)

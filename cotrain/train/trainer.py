@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from cotrain.config import RunConfig
@@ -22,11 +21,12 @@ from cotrain.status import TrainingStopped, WishName
 from cotrain.train.checkpoint import Checkpoint, outer_counters, outer_tensors, read_outer_state
 from cotrain.train.data.order import first_unused, share_positions
 from cotrain.train.data.permutation import Indices
-from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterOptimizer, OuterState, inner_learning_rate
+from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterOptimizer, OuterState, RoundLengths, inner_learning_rate
 from cotrain.train.fragments import Fragments, Range
 from cotrain.train.inner import InnerLoop, StepResult
 from cotrain.train.reporter import StatusReporter
 from cotrain.train.synchronizer import ClosedRound, LocalWork, RoundNotClosed, StateOutdated, Synchronizer
+from cotrain.train.weights import InnerWeights, Weights
 
 MOST_SKIPPED = 3
 """Inner steps in a row that may be skipped because they are not finite, before an older state is taken up again."""
@@ -41,39 +41,6 @@ class Wishes(Protocol):
 
     def wish(self) -> WishName:
         """What is wished now; asked at every inner step, so it must be cheap."""
-
-
-class Weights(Protocol):
-    """The parameters that rounds are about, as one flat vector."""
-
-    def take(self) -> Tensor:
-        """A copy, [n] float32 on the CPU."""
-
-    def put(self, flat: Tensor) -> None:
-        """Write a vector of that form into the model."""
-
-
-class InnerWeights:
-    """All parameters of a model, however many devices it is spread over."""
-
-    def __init__(self, inner: InnerLoop):
-        self._inner = inner
-
-    def take(self) -> Tensor:
-        return self._inner.weights()
-
-    def put(self, flat: Tensor) -> None:
-        self._inner.load_weights(flat)
-
-
-class NoWeights:
-    """For runs whose devices agree after every step: rounds only count, there is nothing to average."""
-
-    def take(self) -> Tensor:
-        return torch.empty(0)
-
-    def put(self, flat: Tensor) -> None:
-        return None
 
 
 @dataclass
@@ -121,6 +88,7 @@ class Trainer:
         self._after_round, self._recover = after_round, recover
         self._wanted = config.samples_wanted(len(inner.dataset))
         self._outer = OuterOptimizer.from_config(config, self._wanted, fragments)
+        self._lengths = RoundLengths.from_config(config, self._wanted)
         self._state = OuterState.initial(self._weights.take())
         self._count = Counters()
         self._rank, self._ranks = 0, 1
@@ -180,9 +148,10 @@ class Trainer:
 
     # ------------------------------------------------------------------------------------------ inner steps
     def _may_step(self) -> bool:
+        committed = self._state.samples
         if self._begun is not None:
-            return self._count.steps - self._begun.step < self._config.diloco.overlap_limit
-        return self._count.round_steps < MOST_ROUND_LENGTHS * self._config.diloco.round_steps
+            return self._count.steps - self._begun.step < self._lengths.overlap_at(committed)
+        return self._count.round_steps < MOST_ROUND_LENGTHS * self._lengths.inner_steps_at(committed)
 
     def _inner_step(self) -> None:
         started = time.monotonic()

@@ -243,9 +243,3 @@ def test_overlap_is_a_quarter_of_a_round_unless_set() -> None:
 def test_a_config_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().train.batch_size = 3  # type: ignore[misc]
-
-
-def test_samples_of_a_round_count_all_nominal_nodes() -> None:
-    text = "[train]\nbatch_size = 2\ngradient_accumulation_steps = 3\n"
-    text += "[distributed]\nnodes = 4\n[diloco]\ninner_steps = 5\n"
-    assert parse_config(HEAD + text).samples_per_round() == 120

@@ -32,13 +32,14 @@ def test_every_field_reaches_its_place() -> None:
                "compile": True},
         training={"batchSize": 3, "learningRate": 0.5, "maxSteps": 11, "lrScheduler": "linear",
                   "gradientAccumulationSteps": 2, "maxGradNorm": 0.3, "warmupSteps": 4, "weightDecay": 0.2,
-                  "optimizer": "sgd", "epochs": 1.5, "mixedPrecision": False, "enableEarlyStopping": False,
-                  "earlyStoppingPatience": 8,
+                  "optimizer": "sgd", "beta2": 0.8, "epochs": 1.5, "mixedPrecision": False,
+                  "enableEarlyStopping": False, "earlyStoppingPatience": 8,
                   "saveCheckpointEvery": 9, "validationSplit": 0.1, "enableDistillation": True,
                   "task": "text-classification"},
         distillation={"teacher": "big", "temperature": 3.0, "alpha": 0.7},
         distributed={"nodes": 5, "gpusPerNode": 1, "minPeers": 4},
-        diloco={"innerSteps": 6, "fragments": 3, "outerLearningRate": 0.4, "outerMomentum": 0.6, "momentumRamp": 0.2,
+        diloco={"innerSteps": 6, "fragments": 3, "warmupShare": 0.1, "warmupInnerSteps": 2, "outerOptimizer": "average",
+                "outerLearningRate": 0.4, "outerMomentum": 0.6, "momentumRamp": 0.2,
                 "codec": "fp32", "overlapSteps": 0},
         data={"dataPath": "/books", "seqLength": 64, "tokenizer": "t", "normalization": "persian",
               "fields": {"text": "body"}},
@@ -49,9 +50,13 @@ def test_every_field_reaches_its_place() -> None:
     assert (config.train.batch_size, config.train.learning_rate, config.train.max_steps) == (3, 0.5, 11)
     assert (config.train.optimizer, config.train.lr_scheduler, config.train.max_grad_norm) == ("sgd", "linear", 0.3)
     assert (config.train.warmup_steps, config.train.weight_decay, config.train.epochs) == (4, 0.2, 1.5)
+    assert config.train.beta2 == 0.8
     assert (config.distributed.nodes, config.distributed.gpus_per_node, config.swarm.min_peers) == (5, 1, 4)
     assert (config.diloco.inner_steps, config.diloco.codec, config.diloco.overlap_limit) == (6, "fp32", 0)
     assert (config.diloco.fragments, config.diloco.round_steps) == (3, 2)
+    assert (config.diloco.warmup_share, config.diloco.warmup_inner_steps, config.diloco.outer_optimizer) == (
+        0.1, 2, "average",
+    )  # fmt: skip
     assert (config.diloco.outer_learning_rate, config.diloco.outer_momentum, config.diloco.momentum_ramp) == (
         0.4, 0.6, 0.2,
     )  # fmt: skip

@@ -40,7 +40,7 @@ from cotrain.swarm.simulation_report import (
     summary_lines,
 )
 from cotrain.train.codec import make_codec
-from cotrain.train.diloco import OuterState
+from cotrain.train.diloco import OuterState, RoundLengths
 from cotrain.train.parallel import ParallelGroup
 from cotrain.train.reporter import ControlFile, StatusReporter
 from cotrain.train.synchronizer import LocalSynchronizer
@@ -103,9 +103,26 @@ def test_one_peer_ends_with_the_bits_of_a_trainer_alone(tmp_path: Path) -> None:
         swarm.run(lambda row: None)
     alone = load(tmp_path).judge
     reporter = StatusReporter(tmp_path / "run", session="s", peer="p")
-    trainer = Trainer(settings, alone, LocalSynchronizer(INNER_STEPS), reporter, ControlFile(tmp_path / "run"))
+    trainer = Trainer(
+        settings, alone, LocalSynchronizer(RoundLengths(INNER_STEPS)), reporter, ControlFile(tmp_path / "run")
+    )
     assert swarm.state.round == 4
     assert swarm.state.digest() == trainer.run().digest()
+
+
+def test_one_peer_warms_up_as_a_trainer_alone_does(tmp_path: Path) -> None:
+    settings = config(peers=1, max_steps=8, codec="fp32")
+    warming = settings.diloco.model_copy(update={"warmup_share": 0.3, "warmup_inner_steps": 1})
+    settings = settings.model_copy(update={"diloco": warming})
+    simulated = load(tmp_path)
+    with asyncio.Runner() as runner:
+        swarm = SimulatedSwarm(settings, scenario(1), simulated, OuterState.initial(simulated.parameters()), runner)
+        swarm.run(lambda row: None)
+    lengths = RoundLengths.from_config(settings, 8 * BATCH)
+    reporter = StatusReporter(tmp_path / "run", session="s", peer="p")
+    alone = Trainer(settings, load(tmp_path).judge, LocalSynchronizer(lengths), reporter, ControlFile(tmp_path / "run"))
+    assert [row.steps for row in swarm.rows[1:]] == [(1,), (1,), (1,), (2,), (2,), (2,)]
+    assert swarm.state.digest() == alone.run().digest()
 
 
 @settings(deadline=None, max_examples=20)
@@ -160,6 +177,15 @@ def test_equal_peers_close_a_round_every_inner_steps_and_the_baseline_has_the_sa
     assert report.ratio == report.validation_loss / report.data_parallel_validation_loss
     assert report.aggregation == "filter"
     assert not any(row.dropped for row in report.rounds)
+
+
+def test_a_warm_up_of_plainly_averaged_rounds_is_not_evaluated(run: Callable[..., SimulationReport]) -> None:
+    settings = config(peers=3, max_steps=6, codec="fp32")
+    warming = settings.diloco.model_copy(update={"warmup_share": 0.3, "warmup_inner_steps": 1})
+    report = run(settings.model_copy(update={"diloco": warming}))
+    assert [row.steps for row in report.rounds[1:]] == [(1, 1, 1), (1, 1, 1), (2, 2, 2), (2, 2, 2)]
+    assert [row.samples for row in report.rounds] == [0, 6, 12, 24, 36]
+    assert [row.validation_loss is not None for row in report.rounds] == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_an_outer_step_changes_the_fragment_that_is_due_and_nothing_else() -> No
     state = OuterState(torch.randn(93, generator=generator), torch.randn(93, generator=generator), round=4)
     gradient = torch.randn(93, generator=generator)
     whole = OuterOptimizer(0.7, 0.8, 0).step(state, gradient, TOTALS)
-    optimizer = OuterOptimizer(0.7, 0.8, 0, fragments)
+    optimizer = OuterOptimizer(0.7, 0.8, 0, fragments=fragments)
 
     first = optimizer.step(state, take(gradient, fragments.due(4)), TOTALS)
 

@@ -120,6 +120,14 @@ def test_each_optimizer_spares_norms_and_biases_and_makes_a_step(name: Optimizer
     assert not torch.equal(model[0].weight, before)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon"])
+def test_beta2_is_the_configs(name: Optimizer):
+    optimizer = build_inner_optimizer(small_llama(), TrainSection(optimizer=name, beta2=0.99))
+    betas = [group["betas"] for group in optimizer.param_groups if "betas" in group]
+    assert len(betas) == 2
+    assert set(betas) == {(0.9, 0.99)}
+
+
 # ------------------------------------------------------------------------------------------------- updates
 def one_step(name: Optimizer, gradient: torch.Tensor, weight_decay: float) -> torch.Tensor:
     """A matrix of ones in a transformer layer after one step at learning rate 0.1."""

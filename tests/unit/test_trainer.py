@@ -22,7 +22,7 @@ from cotrain.sections import DataSection, DilocoSection, TrainSection
 from cotrain.status import Control, Status, TrainingStopped, WishName, read_status, write_control
 from cotrain.train.data.permutation import Indices
 from cotrain.train.data.samples import SampleWriter, TaskDataset
-from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState, RoundTotals
+from cotrain.train.diloco import MOST_ROUND_LENGTHS, OuterState, RoundLengths, RoundTotals
 from cotrain.train.fragments import Fragments
 from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, flatten_parameters
@@ -71,7 +71,7 @@ class WatchedSynchronizer(LocalSynchronizer):
     """A run alone, with a hook after each turn of the loop and notes of what was announced."""
 
     def __init__(self, on_turn: Callable[[LocalWork], None] = lambda work: None):
-        super().__init__(INNER_STEPS)
+        super().__init__(RoundLengths(INNER_STEPS))
         self.on_turn = on_turn
         self.works: list[LocalWork] = []
         self.states: list[OuterState] = []
@@ -162,13 +162,15 @@ def test_a_run_is_complete_when_its_samples_are_committed_and_has_learnt(make: M
 
 def test_the_first_rounds_of_a_seeded_run_are_pinned(make: Make) -> None:
     """A golden trajectory: a change of data order, initialization, schedule or outer step shows here first."""
-    bench = make(LocalSynchronizer(INNER_STEPS), config(max_steps=24))
+    bench = make(LocalSynchronizer(RoundLengths(INNER_STEPS)), config(max_steps=24))
     bench.trainer.run()
     assert bench.round_losses == pytest.approx(GOLDEN_LOSSES, abs=5e-3)
 
 
 def test_the_same_seed_gives_the_same_bits_twice(make: Make) -> None:
-    digests = {make(LocalSynchronizer(INNER_STEPS), config(max_steps=8)).trainer.run().digest() for _ in range(2)}
+    digests = {
+        make(LocalSynchronizer(RoundLengths(INNER_STEPS)), config(max_steps=8)).trainer.run().digest() for _ in range(2)
+    }
     assert len(digests) == 1
 
 
@@ -222,7 +224,7 @@ def test_a_run_ends_early_when_the_hook_after_a_round_says_so(make: Make) -> Non
         closed.append(bench.trainer.state.round)
         return len(closed) == 2
 
-    bench = make(LocalSynchronizer(INNER_STEPS), config(max_steps=40), after_round=after_round)
+    bench = make(LocalSynchronizer(RoundLengths(INNER_STEPS)), config(max_steps=40), after_round=after_round)
     final = bench.trainer.run()
     assert (closed, final.round, bench.trainer.is_complete) == ([1, 2], 2, False)
 
@@ -460,12 +462,12 @@ def test_in_fragments_each_part_is_averaged_in_its_turn_and_learns(make: Make) -
     settings = config(max_steps=24)
     plain = settings.diloco.model_copy(update={"outer_learning_rate": 1.0, "outer_momentum": 0.0})
     settings = settings.model_copy(update={"diloco": plain})
-    whole = make(LocalSynchronizer(INNER_STEPS), settings)
+    whole = make(LocalSynchronizer(RoundLengths(INNER_STEPS)), settings)
     whole.trainer.run()
 
     settings = settings.model_copy(update={"diloco": plain.model_copy(update={"fragments": 2})})
     fragments = Fragments.of_model(whole.model, 2)
-    synchronizer = LocalSynchronizer(settings.diloco.round_steps, fragments=fragments)
+    synchronizer = LocalSynchronizer(RoundLengths(settings.diloco.round_steps), fragments=fragments)
     bench = make(synchronizer, settings, fragments=fragments)
     state = bench.trainer.run()
 
