@@ -18,6 +18,9 @@ from cotrain.reachability import Connection, is_circuit
 from cotrain.swarm.mailbox import open_mailbox
 from cotrain.swarm.records import OwnedRecords
 
+DAEMON_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 90.0
+"""The daemon, then the first calls; hivemind would wait for ever."""
 RESERVATION_TIMEOUT_S = 15.0
 """How long a relay may take to give a peer an address; it takes one second."""
 LOOK_EVERY_S = 0.2
@@ -113,18 +116,29 @@ def start_dht(
     open_mailbox()
     try:
         with extra_flags(flags):
-            return DHT(
-                start=True, initial_peers=list(initial_peers), identity_path=str(identity_path),
+            dht = DHT(
+                start=True, await_ready=False, initial_peers=list(initial_peers), identity_path=str(identity_path),
                 # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
                 check_if_identity_free=False,
                 record_validators=[OwnedRecords(PeerSigner(identity_path))],
                 # others would ask a peer that they cannot reach
                 client_mode=connection == "outgoing",
-                startup_timeout=60.0, **arguments,
+                startup_timeout=DAEMON_TIMEOUT_S, **arguments,
             )  # fmt: skip
+        _await_ready(dht)
     except Exception as error:
         reached = f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
         raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
+    return dht
+
+
+def _await_ready(dht: DHT) -> None:
+    try:
+        dht.wait_until_ready(START_TIMEOUT_S)
+    except TimeoutError as error:
+        dht.kill()  # its daemon dies with it
+        dht.join()
+        raise TimeoutError(f"its process has said nothing for {START_TIMEOUT_S:.0f} s") from error
 
 
 def has_relay(dht: DHT) -> bool:

@@ -14,7 +14,7 @@ from hivemind.utils.multiaddr import Multiaddr
 from cotrain.errors import CotrainError, SwarmError
 from cotrain.membership.document import MembershipSource
 from cotrain.reachability import Address, Attachment, Connection, advice, decide, is_circuit, plain_addresses
-from cotrain.swarm.daemon import LOOK_EVERY_S, RESERVATION_TIMEOUT_S, daemon_arguments, extra_flags
+from cotrain.swarm.daemon import DAEMON_TIMEOUT_S, LOOK_EVERY_S, RESERVATION_TIMEOUT_S, daemon_arguments, extra_flags
 from cotrain.swarm.dial_back import AGAIN_AFTER_S, DialBackAnswer, ask_dial_back
 from cotrain.swarm.gate import Gate
 
@@ -84,7 +84,7 @@ class Prober:
             with extra_flags(flags):
                 p2p = await P2P.create(
                     initial_peers=self._initial_peers, identity_path=str(self._identity_path),
-                    check_if_identity_free=False, startup_timeout=60.0, **arguments,
+                    check_if_identity_free=False, startup_timeout=DAEMON_TIMEOUT_S, **arguments,
                 )  # fmt: skip
         except Exception as error:
             raise SwarmError(

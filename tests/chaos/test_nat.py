@@ -228,6 +228,7 @@ def test_each_machine_finds_out_how_it_is_reached(swarm: ScatteredSwarm, net: na
         swarm.probe("shut in", net.homes[1].machine)
 
 
+@pytest.mark.long
 def test_on_a_private_network_nothing_is_relayed_and_a_hidden_machine_only_contributes(tmp_path: Path) -> None:
     with natnet.internet(hosts=1, homes=1, prefix=natnet.PRIVATE) as net:
         swarm = ScatteredSwarm(tmp_path, swarm_config(2), net.hosts[0])
