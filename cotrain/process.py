@@ -13,11 +13,14 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
 from cotrain import PARENT_VARIABLE
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps it, not a temporary file
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -60,6 +63,16 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
 
 
+def remove_shared_memory(pids: Iterable[int]) -> None:
+    """Remove the memory that these processes, which have ended, have shared through torch.
+
+    torch's own `torch_shm_manager` would, some seconds later; but it is a descendant, and has ended with them.
+    """
+    for pid in pids:
+        for path in SHARED_MEMORY.glob(f"torch_{pid}_*"):
+            path.unlink(missing_ok=True)
+
+
 async def end_process(process: asyncio.subprocess.Process, *, grace_s: float) -> int:
     """SIGTERM, then SIGKILL after `grace_s` seconds, to the process and all it started; returns its exit code."""
     descendants: list[psutil.Process] = []
@@ -77,5 +90,6 @@ async def end_process(process: asyncio.subprocess.Process, *, grace_s: float) ->
         with contextlib.suppress(psutil.NoSuchProcess):
             descendant.kill()
     await process.wait()  # only now: asyncio waits for the pipes, too, which a descendant may have held open
+    remove_shared_memory([process.pid, *(descendant.pid for descendant in descendants)])
     assert process.returncode is not None
     return process.returncode

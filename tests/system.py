@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from cotrain.process import child_environment
+from cotrain.process import child_environment, remove_shared_memory
 from cotrain.status import Status, read_status
 
 T = TypeVar("T")
@@ -85,6 +85,7 @@ class Process:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.popen.wait(10)
+        remove_shared_memory([self.popen.pid, *(process.pid for process in tree)])
 
     def output(self) -> str:
         return self.log.read_text(errors="replace")

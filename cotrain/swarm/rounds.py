@@ -19,6 +19,8 @@ from cotrain.train.diloco import MOST_ROUND_LENGTHS, RoundTotals
 
 MOST_MEDIAN_WEIGHTS = 4
 """A member's samples count up to this many times the group's lower median."""
+MOST_MEDIAN_RANKS = 2
+"""A member's number of shares counts up to this many times the lower median: nobody leaps over the data."""
 MOST_CREDENTIAL_CHARACTERS = 32_768
 
 
@@ -162,7 +164,8 @@ def averaging_weights(announcements: Sequence[Announcement]) -> list[float]:
 def round_totals(announcements: Sequence[Announcement]) -> RoundTotals:
     """How far the round advances samples and data order; samples of a member lost in flight are counted too."""
     counted = counted_samples(announcements)
-    positions = max(samples * said.ranks for samples, said in zip(counted, announcements, strict=True))
+    most_ranks = MOST_MEDIAN_RANKS * lower_median([said.ranks for said in announcements])
+    positions = max(samples * min(said.ranks, most_ranks) for samples, said in zip(counted, announcements, strict=True))
     return RoundTotals(samples=sum(counted), positions=positions)
 
 

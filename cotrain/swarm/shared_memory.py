@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from cotrain.errors import MemoryShortageError
+from cotrain.process import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps it, not a temporary file
 VECTORS = 5
 """The pseudo-gradient, and two outer states of parameters and momentum."""
 

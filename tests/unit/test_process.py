@@ -11,7 +11,7 @@ import sys
 import psutil
 import pytest
 
-from cotrain.process import bind_to_parent, child_environment, end_process, python_command
+from cotrain.process import SHARED_MEMORY, bind_to_parent, child_environment, end_process, python_command
 
 # a parent that starts a child and tells its pid, then waits for its end
 BOUND_CHILD = """
@@ -103,3 +103,22 @@ async def test_end_process_kills_what_does_not_listen_and_its_descendants() -> N
 
 def test_python_command_runs_a_module() -> None:
     assert python_command("node.worker", "--job", "x") == [sys.executable, "-m", "node.worker", "--job", "x"]
+
+
+SHARING = """
+import signal, torch
+torch.multiprocessing.set_sharing_strategy("file_system")  # hivemind's
+shared = torch.zeros(1000).share_memory_()
+print("shared", flush=True)
+signal.pause()
+"""
+
+
+async def test_shared_memory_goes_with_the_processes_that_shared_it() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", SHARING, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"shared\n"
+    files = list(SHARED_MEMORY.glob(f"torch_{process.pid}_*"))
+    assert files
+    await end_process(process, grace_s=5.0)
+    assert not any(file.exists() for file in files)
