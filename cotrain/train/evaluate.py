@@ -131,18 +131,20 @@ def generate_text(
 ) -> str:
     """Text that the model writes after `prompt` (without it), sampled; the same seed gives the same text.
 
-    Of a long prompt only the end is read, so that the whole stays within the length the model was built for.
+    Of a long prompt only the end is read, and less is written than was asked for where that is longer than what the
+    model was built for.
     Torch's global random state is left as it was.
     """
     device = next(model.parameters()).device
-    room = max(1, model.config.max_position_embeddings - max_new_tokens)
+    places = model.config.max_position_embeddings
+    room = max(1, places - max_new_tokens)
     inputs = tokenizer(prompt or "\n", return_tensors="pt").input_ids[:, -room:].to(device)
     with inference_mode(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         _default_generator(device).manual_seed(seed)
         outputs = model.generate(
             inputs,
             attention_mask=torch.ones_like(inputs),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=min(max_new_tokens, max(1, places - inputs.shape[1])),
             do_sample=True,
             temperature=TEMPERATURE,
             top_k=TOP_K,

@@ -162,3 +162,11 @@ def test_an_empty_prompt_and_one_longer_than_the_model_are_continued(model: PreT
     long = "abc" * SEQ_LENGTH
     room = SEQ_LENGTH - 12
     assert write(model, long) == write(model, long[-room:])
+
+
+def test_more_than_the_model_has_places_for_is_not_written():
+    section = ModelSection(type="gpt2", size="nano")
+    model = build_model(section, DataSpec(task="causal-lm", vocab_size=256, seq_length=SEQ_LENGTH), seed=0)
+    places = model.config.max_position_embeddings
+    assert 0 < len(write(model, "x", length=2 * places).encode("utf-8", "replace")) <= 4 * places
+    assert write(model, "x" * 2 * places, length=2 * places)
