@@ -25,6 +25,8 @@ from cotrain.status import FINAL_STATES, replace_file
 
 READY_TIMEOUT_S = 60.0
 END_GRACE_S = 20.0
+SAVING_GRACE_S = 120.0
+"""For the coordinator to save the model once the nodes have finished."""
 POLL_S = 0.5
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -107,6 +109,7 @@ class Demo:
     options: Options
     nodes: list[Child] = field(default_factory=list)
     chaos: Chaos | None = None
+    nodes_ended_at: float | None = None
 
     async def run(self) -> int:
         """Start everything, follow the session to its end, sum up, stop everything."""
@@ -205,9 +208,17 @@ class Demo:
             raise DemoFailedError(f"the session is {view['status']}: {reason}", field=str(self.options.folder))
 
     def _check_nodes(self) -> None:
-        """One node may fail, the others go on; without any, nobody would ever finish."""
+        """One node may fail, the others go on; without any, nobody would ever finish.
+
+        Those that have finished leave a coordinator that is still saving the model.
+        """
         ended = [node for node in self.nodes if node.process.returncode is not None]
-        if ended and len(ended) == len(self.nodes):
+        if not ended or len(ended) < len(self.nodes):
+            return
+        if self.nodes_ended_at is None:
+            self.nodes_ended_at = time.monotonic()
+        finished = any(node.process.returncode == 0 for node in ended)
+        if not finished or time.monotonic() - self.nodes_ended_at > SAVING_GRACE_S:
             raise DemoFailedError(
                 f"all nodes have ended; the last lines of {ended[0].name}: {_tail(ended[0].log)}",
                 field=str(ended[0].log),
