@@ -257,10 +257,9 @@ def test_a_stranger_with_a_raw_stub_gets_nothing_from_anybody(tmp_path: Path) ->
         from_observer = asyncio.run(try_everything(swarm.addresses[0], trains=False))
         assert from_observer == {"state": "None"}
         from_peer = asyncio.run(try_everything(peers[0].call("addresses")[0], trains=True))
-        assert from_peer == {
-            "state": "None", "round": "None", "vote": "None", "parts": "None", "download": "None",
-            "join": "PROTOCOL_VIOLATION", "aggregate": "PROTOCOL_VIOLATION",
-        }  # fmt: skip
+        for refused in ("join", "aggregate"):  # told so, unless p2pd ends the stream before the word has arrived
+            assert from_peer.pop(refused) in ("PROTOCOL_VIOLATION", "None")
+        assert from_peer == {"state": "None", "round": "None", "vote": "None", "parts": "None", "download": "None"}
         close_rounds(swarm, peers, seeds=[1])
 
 
