@@ -197,10 +197,9 @@ def test_of_two_nobody_is_left_out_but_neither_follows_the_other_anywhere() -> N
     truth = truth_of(1)[0]
     agreeing = exchange({"peer0": truth, LIAR: truth * -10.0})
     assert distance(average_of(agreeing["peer0"]), [truth * -4.5]) < 1e-6
-    ended = exchange({"peer0": truth, LIAR: truth * 1e9})
-    ours = [index for index, part in enumerate(ended["peer0"].parts) if part.reducer == "peer0"]
-    assert all(ended["peer0"].ledger.encoded(index) is None for index in ours)
-    assert not average_of(ended["peer0"]).any()
+    followed = average_of(exchange({"peer0": truth, LIAR: truth * 1e9})["peer0"])
+    # a part counts as zero; or is its reducer's own, if the other has hung up at the first one that was refused
+    assert float(followed.abs().max()) <= 1.1 * float(truth.abs().max())
 
 
 # ---------------------------------------------------------------------------------------------- memory
