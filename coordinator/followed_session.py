@@ -80,8 +80,9 @@ class FollowedSession:
         )  # fmt: skip
         spec = self._prepared.spec
         task = make_task(spec.task, spec, seed=config.session.seed, fields=config.data.fields)
-        self._train = TaskDataset(self._prepared.train, task)
-        self._validation = TaskDataset(self._prepared.validation, task)
+        self._train, self._validation = (
+            TaskDataset(part, task) for part in (self._prepared.train, self._prepared.validation)
+        )
         self._wanted = config.samples_wanted(len(self._train))
         self._model = build_model(config.model, spec, seed=config.session.seed)
         self._models = self._save_models()
@@ -100,15 +101,12 @@ class FollowedSession:
         self._observer = SessionObserver(
             config,
             self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
-            samples_wanted=self._wanted,
-            dht=dht,
-            dht_thread=dht_thread,
-            loop=loop,
+            samples_wanted=self._wanted, dht=dht, dht_thread=dht_thread, loop=loop,
             membership=MembershipFile(shared.run_dir(config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
             fragments=Fragments.of_model(self._model, config.diloco.fragments),
             keep_evidence=self._keep_evidence,
             convicted=[judgement.accused for judgement in proofs],
-        )
+        )  # fmt: skip
         for judgement in proofs:  # whoever was told before may have died before it did anything
             self._tell(judgement)
         self._reporter.start()

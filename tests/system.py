@@ -8,9 +8,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,20 +18,10 @@ import psutil
 
 from cotrain.process import child_environment, remove_shared_memory
 from cotrain.status import Status, read_status
+from tests.waiting import wait_until
 
 T = TypeVar("T")
 COTRAIN = ("-m", "cotrain.cli")
-
-
-def wait_until(condition: Callable[[], T | None], *, limit_s: float, what: str) -> T:
-    """The first value of `condition` that is true; AssertionError with `what` when the time is over."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {limit_s:.0f} s: {what}"
-        time.sleep(0.05)  # between two looks, not in place of one
 
 
 def tiny_request(nodes: int = 2, *, max_steps: int = 60, inner_steps: int = 5) -> dict[str, Any]:

@@ -67,10 +67,9 @@ class SwarmPeer:
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
-        self._config, self._on_wait, self._obey = config, on_wait, obey
         require_shared_memory(numel)
+        self._config, self._on_wait, self._obey = config, on_wait, obey
         self._lengths = RoundLengths.from_config(config, samples_wanted)
-        codec = make_codec(config.diloco.codec)
         self._fragments = fragments or Fragments.whole(numel)
         self._vector = torch.zeros(max(self._fragments.sizes())).share_memory_()
         self._shared = SharedState(numel)
@@ -78,9 +77,6 @@ class SwarmPeer:
         self._dht = start_dht(
             host=host, port=port, initial_peers=initial_peers, identity_path=identity_path, connection=connection
         )
-        placed = connection == "relayed" and has_relay(self._dht)
-        if connection == "relayed" and not placed:
-            on_notice("the coordinator's machine relays nothing for this node now: join again if rounds fail")
         # the averager's process has a copy of the gate, which learns for itself
         self._averager = RoundAverager(
             self._vector, self._dht, session=config.session.id, codec=config.diloco.codec, state=self._shared,
@@ -89,23 +85,9 @@ class SwarmPeer:
             aggregation=config.swarm.aggregation, fragment_sizes=self._fragments.sizes(),
         )  # fmt: skip
         # no fork after this line
-        self._loop = LoopThread("libp2p")
-        self._directory = Directory(
-            self._dht, config.session.id, record_ttl_s=config.swarm.record_ttl_s, gate=gate,
-            introduce=Introductions(self._dht, self._loop, gate), bootstrap=initial_peers,
-            on_revocations=self._averager.learn_revocations,
-        )  # fmt: skip
-        self._directory.announce(connection=connection)
-        self._dht_thread = DhtThread()
-        self._dht_thread.add(self._directory)
-        self._courier = EvidenceCourier(
-            self._dht, self._loop, config.session.id, view=lambda: self._directory.view, tell=on_notice
-        )
-        self._relay_watch = RelayWatch(self._dht, lambda: _observers(self._directory.view) > 0)
-        if placed:
-            self._loop.start(self._relay_watch.run())
+        self._start_threads(gate, initial_peers, connection, on_notice)
         self._follower = StateFollower(
-            session=config.session.id, shared=self._shared, codec=codec,
+            session=config.session.id, shared=self._shared, codec=make_codec(config.diloco.codec),
             optimizer=OuterOptimizer.from_config(config, samples_wanted, self._fragments),
             view=lambda: self._directory.view, progress=on_download,
         )  # fmt: skip
@@ -117,6 +99,30 @@ class SwarmPeer:
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
         self._retry_at = self._begun_at = self._state_noted_at = 0.0
+
+    def _start_threads(
+        self, gate: Gate, initial_peers: Sequence[str], connection: Connection, on_notice: Callable[[str], None]
+    ) -> None:
+        """What speaks to others beside the rounds: records in the DHT, evidence, and the watch over the relay."""
+        placed = connection == "relayed" and has_relay(self._dht)
+        if connection == "relayed" and not placed:
+            on_notice("the coordinator's machine relays nothing for this node now: join again if rounds fail")
+        self._loop = LoopThread("libp2p")
+        session = self._config.session.id
+        self._directory = Directory(
+            self._dht, session, record_ttl_s=self._config.swarm.record_ttl_s, gate=gate,
+            introduce=Introductions(self._dht, self._loop, gate), bootstrap=initial_peers,
+            on_revocations=self._averager.learn_revocations,
+        )  # fmt: skip
+        self._directory.announce(connection=connection)
+        self._dht_thread = DhtThread()
+        self._dht_thread.add(self._directory)
+        self._courier = EvidenceCourier(
+            self._dht, self._loop, session, view=lambda: self._directory.view, tell=on_notice
+        )
+        self._relay_watch = RelayWatch(self._dht, lambda: _observers(self._directory.view) > 0)
+        if placed:
+            self._loop.start(self._relay_watch.run())
 
     def _wait_for(self, what: str, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait for a view of the swarm, obeying wishes meanwhile; False when the time is over."""

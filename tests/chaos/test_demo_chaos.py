@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cotrain import demo_chaos
 from cotrain.demo_chaos import PEACE_S, STOPPED_S, Chaos, plan_disturbances
 from cotrain.process import child_environment
-from tests.system import assert_gone, wait_until
+from tests.system import assert_gone
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
 

@@ -16,7 +16,7 @@ from tests.chaos import faults
 from tests.chaos.faults import add_faulty_peers
 from tests.integration import swarm_fixtures
 from tests.integration.swarm_fixtures import ChildHandle, TestSwarm, running_swarm, swarm_config
-from tests.system import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
 

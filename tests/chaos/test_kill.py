@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cotrain.demo_summary import digests_are_equal
-from tests.system import Process, System, assert_gone, running_system, tiny_request, wait_until
+from tests.system import Process, System, assert_gone, running_system, tiny_request
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(280)]
 

@@ -26,7 +26,7 @@ from tests.integration import swarm_fixtures
 from tests.integration.swarm_fixtures import ChildHandle, ObserverChild, PeerChild, TestSwarm, _Child, swarm_config
 from tests.membership_fixtures import membership_of
 from tests.netns import Host
-from tests.system import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(200)]
 

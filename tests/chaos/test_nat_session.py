@@ -9,7 +9,8 @@ import pytest
 from cotrain.demo_summary import digests_are_equal
 from tests import natnet
 from tests.netns import Host
-from tests.system import Process, System, _ready_line, running_system, tiny_request, wait_until
+from tests.system import Process, System, _ready_line, running_system, tiny_request
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(280)]
 

@@ -8,25 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
 from cotrain.cli import main
-from cotrain.swarm.notary import Notary
-from cotrain.train.codec import make_codec
 from cotrain.train.launch import leave
 from node import join, worker
-
-
-def lie_in_each_average() -> None:
-    """Add a little noise to each average, below what its receivers refuse, and sign for it as if it were right."""
-    seal = Notary.seal
-
-    def lie(notary: Notary, index: int, encoded: bytes) -> bytes:
-        codec, part = make_codec(notary._terms.codec), notary._terms.parts[index]
-        values = codec.decode(encoded, part.numel)
-        return seal(notary, index, codec.encode(values + 0.2 * values.std() * torch.randn(part.numel)))
-
-    Notary.seal = lie  # type: ignore[method-assign]
+from tests.lies import lie_in_each_average
 
 
 def own_command(job: Path) -> list[str]:

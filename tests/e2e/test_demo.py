@@ -15,7 +15,8 @@ import pytest
 
 from cotrain.process import child_environment
 from cotrain.status import read_status
-from tests.system import assert_gone, wait_until
+from tests.system import assert_gone
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cotrain.process import child_environment
-from tests.system import System, assert_gone, running_system, tiny_request, wait_until
+from tests.system import System, assert_gone, running_system, tiny_request
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,8 @@ import aiohttp
 import pytest
 
 from cotrain.demo_summary import digests_are_equal
-from tests.system import System, assert_gone, running_system, tiny_request, wait_until
+from tests.system import System, assert_gone, running_system, tiny_request
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import pipeline
 
-from tests.system import System, running_system, tiny_request, wait_until
+from tests.system import System, running_system, tiny_request
 from tests.train_fixtures import write_rows
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 

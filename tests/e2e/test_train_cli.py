@@ -19,8 +19,8 @@ from cotrain.config import load_config
 from cotrain.paths import STATUS_FILE, templates
 from cotrain.process import child_environment
 from cotrain.status import read_status
-from tests.system import wait_until
 from tests.train_fixtures import write_rows
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 LIMIT_S = 120.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -22,11 +21,11 @@ from cotrain.swarm import peer as peer_module
 from cotrain.swarm.audit_service import AuditService
 from cotrain.swarm.averager import RoundAverager
 from cotrain.swarm.evidence import Evidence, FalsePart, verify
-from cotrain.swarm.notary import Notary
 from cotrain.swarm.outcome import RoundOutcome
-from cotrain.train.codec import make_codec
 from tests.integration.swarm_fixtures import ChildHandle, PeerChild, TestSwarm, running_swarm, swarm_config
 from tests.integration.test_swarm import close_rounds, largest_codec_error, weighted_mean_of
+from tests.lies import lie_in_each_average
+from tests.waiting import wait_for
 
 EVERY_REDUCER = 100.0
 FOUND_WITHIN_S = 2.0
@@ -62,14 +61,7 @@ class LyingReducer(AuditedPeer):
     """Adds a little noise to each average that it makes, and signs for it as if it were right."""
 
     def __init__(self, *arguments: Any):
-        seal = Notary.seal
-
-        def lie(notary: Notary, index: int, encoded: bytes) -> bytes:
-            codec, part = make_codec(notary._terms.codec), notary._terms.parts[index]
-            values = codec.decode(encoded, part.numel)
-            return seal(notary, index, codec.encode(values + 0.2 * values.std() * torch.randn(part.numel)))
-
-        Notary.seal = lie  # type: ignore[method-assign]
+        lie_in_each_average()
         super().__init__(*arguments)
 
 
@@ -112,10 +104,7 @@ def evidence_of(folder: Path) -> list[Evidence]:
 
 def found_in_time(folder: Path) -> bool:
     """Whether a witness finds something before a next round could be closed."""
-    deadline = time.monotonic() + FOUND_WITHIN_S
-    while not (found := evidence_of(folder)) and time.monotonic() < deadline:
-        time.sleep(0.05)  # another process writes the files
-    return bool(found)
+    return bool(wait_for(lambda: evidence_of(folder), limit_s=FOUND_WITHIN_S))
 
 
 def test_a_lying_reducer_is_convicted_in_its_round_by_a_witness(tmp_path: Path) -> None:

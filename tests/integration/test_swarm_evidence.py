@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from tests.integration.swarm_fixtures import ChildHandle, ObserverChild, TestSwa
 from tests.integration.test_swarm import close_rounds
 from tests.integration.test_swarm_audit import MOST_ROUNDS, AuditedPeer, LyingReducer, evidence_of, start
 from tests.unit.test_swarm_evidence_service import proof
+from tests.waiting import wait_for
 
 ARRIVES_WITHIN_S = 10.0
 
@@ -36,9 +36,7 @@ class JudgingObserver(ObserverChild):
 
     def judged(self, count: int) -> list[tuple[bytes, Judgement]]:
         """Wait until it has kept so much evidence; what it has kept."""
-        deadline = time.monotonic() + ARRIVES_WITHIN_S
-        while len(self.kept) < count and time.monotonic() < deadline:
-            time.sleep(0.05)  # another thread appends
+        wait_for(lambda: len(self.kept) >= count, limit_s=ARRIVES_WITHIN_S)
         return self.kept
 
 
@@ -55,9 +53,7 @@ class Submitter(AuditedPeer):
 
     def told(self, count: int) -> list[str]:
         """Wait until the volunteer has been told so much; what it was told."""
-        deadline = time.monotonic() + ARRIVES_WITHIN_S
-        while len(self.notices) < count and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: len(self.notices) >= count, limit_s=ARRIVES_WITHIN_S)
         return self.notices
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.status import MAX_RECORDS, Control, Phase, Status, read_status, write_control
 from cotrain.train.reporter import ControlFile, StatusReporter
-
-
-def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
-    """Wait until the condition holds; fails after the limit."""
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"did not come true within {limit_s} s"
-        time.sleep(0.005)
+from tests.waiting import wait_for, wait_until
 
 
 @pytest.fixture
@@ -60,7 +53,8 @@ def test_figures_are_written_within_the_interval(tmp_path: Path) -> None:
     reporter.start()
     try:
         reporter.update(step=7)
-        wait_until(lambda: (tmp_path / "run" / STATUS_FILE).exists() and written(tmp_path).step == 7, limit_s=5.0)
+        wait_until((tmp_path / "run" / STATUS_FILE).exists, limit_s=5.0)
+        assert wait_for(lambda: written(tmp_path).step, limit_s=5.0) == 7
     finally:
         reporter.stop()
 

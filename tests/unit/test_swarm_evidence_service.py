@@ -32,7 +32,7 @@ from cotrain.swarm.judgement import Judgement, SessionFacts, judge, terms_of
 from cotrain.swarm.votes import Electorate
 from tests.membership_fixtures import gate_and_caller
 from tests.swarm_signers import signer
-from tests.unit.test_swarm_audit import NOW, NUMEL, Closed, Peers, noisy, part_of
+from tests.unit.audited_peers import NOW, NUMEL, Closed, Peers, noisy, part_of
 
 FACTS = SessionFacts("test", (NUMEL,), "int4", "filter")
 LIAR, WITNESS = 2, 0

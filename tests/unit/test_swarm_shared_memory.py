@@ -21,4 +21,6 @@ def test_room_is_required_for_all_vectors(tmp_path: Path) -> None:
 
 
 def test_a_machine_without_the_folder_is_let_through(tmp_path: Path) -> None:
+    with pytest.raises(MemoryShortageError):
+        require_shared_memory(2**60, tmp_path)
     require_shared_memory(2**60, tmp_path / "none")
