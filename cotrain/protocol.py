@@ -16,7 +16,7 @@ from cotrain.peer_key import PeerIdText
 from cotrain.request import CamelModel
 from cotrain.status import Status, WishName
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAX_MESSAGE_BYTES = 64 * 1024
 
 

@@ -46,6 +46,8 @@ SHORTEST_TO_MEDIAN = 0.1
 """An honest contribution is hardly shorter than this share of the median one of as many steps."""
 CLIP_ITERATIONS = 3
 """Of centered clipping. The centre moves by at most the radius in each."""
+_MEAN_VALUES = 2**17
+"""Values of each contribution that are averaged at a time: they stay in the processor's cache."""
 MOST_WEIGHT = 2.0**42
 """No weight made of samples is larger."""
 
@@ -80,31 +82,33 @@ class Reduced:
 
     Attributes:
         encoded: their average.
-        lost: what the encoding lost, [n] float32.
-        norm: of the average before it was encoded.
+        lost: what the encoding lost, [n] float32; absent: nothing.
+        norm: of the average before it was encoded; its last bits depend on the machine.
         dropped: members that have no part in it.
     """
 
     encoded: bytes
-    lost: Tensor
+    lost: Tensor | None
     norm: float
     dropped: Mapping[str, Reason]
 
 
 @torch.no_grad()
-def reduce_part(rule: Aggregation, contributions: Sequence[Contribution], lost: Tensor, codec: Codec) -> Reduced:
+def reduce_part(
+    rule: Aggregation, contributions: Sequence[Contribution], numel: int, added: Tensor | None, codec: Codec
+) -> Reduced:
     """Average contributions to a part and encode the result: the same bytes wherever it is repeated.
 
     Args:
-        contributions: in the order of the members.
-        lost: [n] float32, lost by the encoding of the part's last average; added to this one.
+        contributions: in the order of the members, `numel` values each.
+        added: [numel] float32, lost by the encoding of the part's last average; absent: nothing.
 
     Raises SwarmError if no contribution could be used, ValueError if the average is not finite.
     """
-    found = aggregate(rule, contributions, lost.numel())
-    average = torch.add(found.average, lost)
-    encoded = codec.encode(average)
-    return Reduced(encoded, torch.sub(average, codec.decode(encoded, lost.numel())), norm(average), found.dropped)
+    found = aggregate(rule, contributions, numel)
+    average = found.average if added is None else torch.add(found.average, added)
+    encoded, lost = codec.encode_with_loss(average)
+    return Reduced(encoded, lost, float(torch.linalg.vector_norm(average)), found.dropped)
 
 
 @torch.no_grad()
@@ -155,8 +159,10 @@ def weighted_mean(contributions: Sequence[Tensor], weights: Sequence[float]) -> 
     total = sum(weights)
     mean = torch.zeros_like(contributions[0])
     if total > 0:
-        for contribution, weight in zip(contributions, weights, strict=True):
-            mean.add_(torch.mul(contribution, weight / total))
+        for piece in range(0, mean.numel(), _MEAN_VALUES):
+            at = slice(piece, piece + _MEAN_VALUES)
+            for contribution, weight in zip(contributions, weights, strict=True):
+                mean[at].add_(torch.mul(contribution[at], weight / total))
     return mean
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -69,34 +69,20 @@ class Traffic:
 
 @dataclass
 class Residuals:
-    """What encodings have lost so far, to be added to the next ones. Both [n] float32.
+    """What the encodings of a round have lost, part by part, to be added to the next ones. Float32; absent: nothing.
 
     Attributes:
         contribution: lost from what this peer sent to reducers.
         average: lost from the averages that this peer encoded as a reducer.
     """
 
-    contribution: Tensor
-    average: Tensor
-
-    @classmethod
-    def zeros(cls, numel: int) -> Residuals:
-        return cls(torch.zeros(numel), torch.zeros(numel))
-
-    def clone(self) -> Residuals:
-        return Residuals(self.contribution.clone(), self.average.clone())
-
-    def averages_of(self, parts: Iterable[Part]) -> Tensor:
-        """[n] float32: a copy of what the averages of these parts lost, undefined elsewhere."""
-        copied = torch.empty_like(self.average)  # what is never written takes neither time nor room
-        for part in parts:
-            copied[part.start : part.stop] = self.average[part.start : part.stop]
-        return copied
+    contribution: dict[Part, Tensor] = field(default_factory=dict)
+    average: dict[Part, Tensor] = field(default_factory=dict)
 
 
 def _norm(values: Tensor) -> float:
     """Euclidean norm; its last bits depend on the machine, so it is for this member's own judgement only."""
-    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(values))
 
 
 @dataclass
@@ -106,8 +92,9 @@ class Exchange:
     Attributes:
         me, members: peer ids; members in the same order everywhere.
         weights: of each member, from what was announced when the group formed.
-        vector: [n] float32, this member's pseudo-gradient with `residuals.contribution` already added.
-        residuals: written to while encoding; the caller keeps them only if the round is decided.
+        vector: [n] float32, this member's pseudo-gradient with what the last round's encoding lost of it.
+        added: what the last encoding of this member's own parts lost, added to their averages; absent: nothing.
+        residuals: what the encodings of this round lose; the caller keeps them only if the round is decided.
         open_stream: `open_stream(reducer, requests)` -> replies.
         steps: inner steps that each member announced; absent: all as many.
         aggregation: the session's rule.
@@ -121,7 +108,6 @@ class Exchange:
     parts: Sequence[Part]
     ledger: PartLedger
     vector: Tensor
-    residuals: Residuals
     codec: Codec
     group_id: bytes
     open_stream: Callable[[str, AsyncIterator[AveragingData]], Replies]
@@ -131,6 +117,8 @@ class Exchange:
     steps: Sequence[int] | None = None
     aggregation: Aggregation = "filter"
     notary: Notary | None = None
+    added: Mapping[Part, Tensor] = field(default_factory=dict)
+    residuals: Residuals = field(default_factory=Residuals)
     dropped: dict[int, dict[str, Reason]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -203,9 +191,9 @@ class Exchange:
     def _encode_contribution(self, index: int) -> bytes:
         part = self.parts[index]
         values = self.vector[part.start : part.stop]
-        encoded = self.codec.encode(values)
-        lost = self.residuals.contribution[part.start : part.stop]
-        torch.sub(values, self.codec.decode(encoded, part.numel), out=lost)
+        encoded, lost = self.codec.encode_with_loss(values)
+        if lost is not None:
+            self.residuals.contribution[part] = lost
         return encoded if self.notary is None else self.notary.sign(index, encoded)
 
     def _check_average(self, numbered: tuple[int, AveragingData]) -> tuple[int, bytes | None]:
@@ -329,28 +317,20 @@ class Exchange:
             if member != self.me and member not in received:
                 continue
             own = member == self.me
-            values = self._own_contribution(part) if own else self._decode(index, member, received[member])
+            values = self.vector[part.start : part.stop] if own else self._decode(index, member, received[member])
             if values is None:
                 unusable[member] = "not finite"
             else:
                 contributions.append(Contribution(member, values, weight, steps))
-        lost = self.residuals.average[part.start : part.stop]
-        reduced = reduce_part(self.aggregation, contributions, lost, self.codec)
+        reduced = reduce_part(self.aggregation, contributions, part.numel, self.added.get(part), self.codec)
         self.dropped[index] = {**unusable, **reduced.dropped}
         if self.dropped[index]:
             logger.info(f"left out of part {index}: {self.dropped[index]}")
         if reduced.norm > self._longest(part):
             raise SwarmError(f"its norm of {reduced.norm:.3g} is more than honest contributions could give it")
-        lost.copy_(reduced.lost)
+        if reduced.lost is not None:
+            self.residuals.average[part] = reduced.lost
         return reduced.encoded if self.notary is None else self.notary.seal(index, reduced.encoded)
-
-    def _own_contribution(self, part: Part) -> Tensor | None:
-        values = self.vector[part.start : part.stop]
-        if not bool(torch.isfinite(values).all()):
-            logger.warning("this peer's contribution is not finite: left out")
-            return None
-        self.residuals.contribution[part.start : part.stop].zero_()  # used as it is: nothing was lost
-        return values
 
     def _decode(self, index: int, member: str, received: bytes) -> Tensor | None:
         try:

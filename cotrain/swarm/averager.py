@@ -30,7 +30,7 @@ from cotrain.membership.certificate import Role
 from cotrain.membership.document import MembershipSource, certificate_of
 from cotrain.membership.sealed import MembershipError
 from cotrain.sections import Aggregation
-from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts, Traffic
+from cotrain.swarm.all_reduce import Exchange, Replies, Timeouts, Traffic
 from cotrain.swarm.audit import Witness
 from cotrain.swarm.audit_service import AuditService, fetch_inputs
 from cotrain.swarm.claims import Claim
@@ -98,8 +98,9 @@ class RoundAverager(DecentralizedAverager):
         self._connections = Connections(session, gate, membership)
         self._matchmaking_s, self._min_peers = matchmaking_s, min_peers
         self._fragment_sizes = tuple(fragment_sizes) or (vector.numel(),)
-        self._feedback = ErrorFeedback(self._fragment_sizes)
+        self._feedback = ErrorFeedback(len(self._fragment_sizes))
         self._groups = GroupTable()
+        self._spare: list[Tensor] = []
         self._before: dict[int, DecidedRound] = {}
         self._state_service, self._round_service = StateService(state, gate), RoundService(gate)
         self._audit_service = AuditService(gate, self._groups.of, per_round=audits_per_round)
@@ -221,9 +222,12 @@ class RoundAverager(DecentralizedAverager):
             numel=self._fragment_sizes[quorate.round % len(self._fragment_sizes)],
             fragments=len(self._fragment_sizes), codec=self._codec_name, aggregation=self._aggregation,
         )  # fmt: skip
-        prepared = await asyncio.get_running_loop().run_in_executor(None, self._prepare, terms)
-        group, residuals = self._open_group(terms, *prepared), prepared[0]
-        self._groups.register(group)
+        given, into = self._averaged_tensors[0][: terms.numel], self._spare.pop() if self._spare else None
+        with_lost = self._feedback.with_lost
+        vector = await asyncio.get_running_loop().run_in_executor(None, with_lost, terms.round, given, into)
+        group = self._open_group(terms, vector)
+        # fresh memory of this size costs more than the copying, and nobody asks about groups of the past
+        self._spare = [old.exchange.vector for old in self._groups.register(group)]
         exchange = group.exchange
         await exchange.run()
         made = exchange.ledger.manifest
@@ -233,7 +237,7 @@ class RoundAverager(DecentralizedAverager):
         encoded = decided.averages()
         await asyncio.get_running_loop().run_in_executor(None, self._apply, terms, encoded)
         mine_decided = [p for i, p in enumerate(terms.parts) if p.reducer == me and made[i] == manifest[i] is not None]
-        self._feedback.keep(terms.round, residuals, mine_decided)
+        self._feedback.keep(terms.round, exchange.residuals, mine_decided)
         totals = round_totals([announcements[member] for member in terms.members])
         self._round_service.keep(terms.round, totals, terms.parts, encoded)
         evidence, self._evidence = tuple(self._evidence), []
@@ -246,20 +250,13 @@ class RoundAverager(DecentralizedAverager):
             evidence=evidence,
         )  # fmt: skip
 
-    @torch.no_grad()
-    def _prepare(self, terms: GroupTerms) -> tuple[Residuals, Tensor, Tensor]:
-        """Residuals for this round, the contribution with its residual, and what this peer's averages get added."""
-        mine = [part for part in terms.parts if part.reducer == self._signer.peer_id]
-        residuals = self._feedback.for_round(terms.round, mine)
-        vector = self._averaged_tensors[0][: terms.numel] + residuals.contribution
-        return residuals, vector, residuals.averages_of(mine)
-
-    def _open_group(self, terms: GroupTerms, residuals: Residuals, vector: Tensor, added: Tensor) -> Group:
+    def _open_group(self, terms: GroupTerms, vector: Tensor) -> Group:
         me, ledger, suspects, traffic = self._signer.peer_id, PartLedger(terms.parts), Suspects(), Traffic()
-        notary = Notary(terms, self._signer, vector=vector, residual=added)
+        added = self._feedback.of_averages(terms.round, [part for part in terms.parts if part.reducer == me])
+        notary = Notary(terms, self._signer, vector=vector, added=added)
         exchange = Exchange(
             me=me, members=terms.members, weights=[float(weight) for weight in terms.weights], parts=terms.parts,
-            ledger=ledger, vector=vector, residuals=residuals, codec=self._codec,
+            ledger=ledger, vector=vector, added=added, codec=self._codec,
             group_id=bytes.fromhex(terms.group), open_stream=self._open_stream, timeouts=self._timeouts,
             suspects=suspects, traffic=traffic, steps=terms.steps, aggregation=terms.aggregation, notary=notary,
         )  # fmt: skip
@@ -285,7 +282,7 @@ class RoundAverager(DecentralizedAverager):
             if buffer is None:
                 values.zero_()
             else:
-                values.copy_(self._codec.decode(buffer, part.numel))
+                self._codec.decode(buffer, part.numel, out=values)
 
     # ------------------------------------------------------------------------------------------ audits
     def _audit_soon(self, decided: DecidedRound) -> None:

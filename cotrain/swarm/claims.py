@@ -79,15 +79,21 @@ def seal(encoded: bytes, claim: Claim) -> bytes:
 
 def unseal(terms: GroupTerms, part: int, sealed: bytes) -> tuple[bytes, Claim]:
     """The encoded average and the claim, unchecked. Raises ValueError for what is too short to hold one."""
-    body = len(sealed) - _packed_bytes(len(terms.members)) - SIGNATURE_BYTES
-    if body < 0:
-        raise ValueError("is too short for a sealed average")
-    encoded, packed, signature = sealed[:body], sealed[body:-SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
+    encoded = encoded_of(terms, sealed)
+    packed, signature = sealed[len(encoded) : -SIGNATURE_BYTES], sealed[-SIGNATURE_BYTES:]
     inputs, residual = _unpack(packed, len(terms.members))
     claim = Claim(
         part=part, average=digest_of(encoded), inputs=inputs, residual=residual, signature=signature.hex()
     )  # fmt: skip
     return encoded, claim
+
+
+def encoded_of(terms: GroupTerms, sealed: bytes) -> bytes:
+    """The encoded average alone. Raises ValueError for what is too short to hold one."""
+    length = len(sealed) - _packed_bytes(len(terms.members)) - SIGNATURE_BYTES
+    if length < 0:
+        raise ValueError("is too short for a sealed average")
+    return sealed[:length]
 
 
 # ---------------------------------------------------------------------------------------------- bytes

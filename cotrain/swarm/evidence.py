@@ -28,7 +28,7 @@ from cotrain.errors import SwarmError
 from cotrain.peer_key import PeerIdText, signed_by_peer
 from cotrain.swarm.aggregate import Contribution, Reduced, reduce_part
 from cotrain.swarm.claims import Claim, is_claim_of_reducer, is_contribution_of, seal
-from cotrain.swarm.notary import float32_bytes
+from cotrain.swarm.notary import float32_view
 from cotrain.swarm.parts import Part, digest_of
 from cotrain.swarm.terms import GroupTerms, Signature, Statement
 from cotrain.swarm.votes import Decision, Electorate, ForgedVoteError, Promise, SignedVote, Signer, contradict
@@ -254,7 +254,7 @@ def _repeat(material: Material) -> Reduced | None:
         if bool(torch.isfinite(values).all()):
             contributions.append(Contribution(member, values, float(weight), steps))
     try:
-        return reduce_part(terms.aggregation, contributions, _residual(material, part.numel), codec)
+        return reduce_part(terms.aggregation, contributions, part.numel, _residual(material, part.numel), codec)
     except (SwarmError, ValueError):
         return None
 
@@ -262,20 +262,21 @@ def _repeat(material: Material) -> Reduced | None:
 def _is_impossible(material: Material, previous: DecidedPart) -> bool:
     """Whether the residual would have changed how the average of the round before was encoded."""
     _check_follows(previous, material.part.terms, material.part.claim)
-    if material.residual is None:
-        return False
     codec, numel = make_codec(previous.terms.codec), _bounds(previous.terms, previous.claim).numel
+    residual = _residual(material, numel)
+    if residual is None:
+        return False
     try:
-        average = codec.decode(previous.average, numel).add_(_residual(material, numel))
+        average = codec.decode(previous.average, numel).add_(residual)
         return codec.encode(average) != previous.average
     except ValueError as error:
         raise EvidenceError(f"the average of the round before cannot be read: {error}") from error
 
 
-def _is_broken(material: Material, following: FollowingClaim, lost: Tensor) -> bool:
+def _is_broken(material: Material, following: FollowingClaim, lost: Tensor | None) -> bool:
     """Whether the next residual is neither zero nor what this encoding lost."""
     _check_follows(material.part, following.terms, following.claim)
-    return following.claim.residual not in (None, digest_of(float32_bytes(lost)))
+    return following.claim.residual not in (None, None if lost is None else digest_of(float32_view(lost)))
 
 
 def _check_follows(part: DecidedPart, terms: GroupTerms, claim: Claim) -> None:
@@ -300,8 +301,8 @@ def _bounds(terms: GroupTerms, claim: Claim) -> Part:
     return terms.parts[claim.part]
 
 
-def _residual(material: Material, numel: int) -> Tensor:
-    return torch.zeros(numel) if material.residual is None else _float32(material.residual, numel)
+def _residual(material: Material, numel: int) -> Tensor | None:
+    return None if material.residual is None else _float32(material.residual, numel)
 
 
 def _float32(content: bytes, numel: int) -> Tensor:

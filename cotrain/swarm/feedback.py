@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from cotrain.swarm.all_reduce import Residuals
 from cotrain.swarm.parts import Part
@@ -22,40 +23,36 @@ class ErrorFeedback:
     """What this peer's encodings have lost.
 
     What an average lost is added to the next one only if this peer reduces the very same part in the very next round
-    of the same fragment: so an audit can follow it.
+    of the same fragment: so an audit can follow it. Of a part that was never encoded, for want of its reducer, nothing
+    is carried on: its whole contribution is lost then.
     """
 
-    def __init__(self, fragment_sizes: Sequence[int]):
-        """`fragment_sizes`: values in each fragment; round r averages fragment r modulo their number."""
-        self._sizes = tuple(fragment_sizes)
+    def __init__(self, fragments: int):
+        """`fragments`: round r averages fragment r modulo their number."""
+        self._fragments = fragments
         self.forget()
 
     def forget(self) -> None:
         """Start again from nothing: another outer state has been taken over."""
         self._kept: dict[int, _Kept] = {}
-        self._spare: dict[int, Residuals] = {}
 
-    def for_round(self, round_: int, mine: Iterable[Part]) -> Residuals:
-        """A copy for a round in which this peer reduces the parts `mine`; what averages of others lost is undefined."""
-        fragment = round_ % len(self._sizes)
-        numel, kept = self._sizes[fragment], self._kept.get(fragment)
-        # not a spare for long: a round that fails may go on writing to what it was given
-        residuals = self._spare.pop(fragment, None) or Residuals(torch.empty(numel), torch.empty(numel))
-        if kept is None:
-            residuals.contribution.zero_()
-        else:
-            residuals.contribution.copy_(kept.residuals.contribution)
-        for part in mine:
-            at = slice(part.start, part.stop)
-            if kept is not None and round_ == kept.round + len(self._sizes) and part in kept.reduced:
-                residuals.average[at] = kept.residuals.average[at]
-            else:
-                residuals.average[at] = 0.0
-        return residuals
+    @torch.no_grad()
+    def with_lost(self, round_: int, vector: Tensor, into: Tensor | None = None) -> Tensor:
+        """A copy of a round's [n] float32 contribution, with what the last one lost added; `into`: memory for it."""
+        copied = vector.clone() if into is None or into.shape != vector.shape else into.copy_(vector)
+        kept = self._kept.get(round_ % self._fragments)
+        for part, lost in () if kept is None else kept.residuals.contribution.items():
+            copied[part.start : part.stop].add_(lost)
+        return copied
+
+    def of_averages(self, round_: int, mine: Iterable[Part]) -> dict[Part, Tensor]:
+        """What the last averages of the parts lost that this peer reduces in a round; absent: nothing to be added."""
+        kept = self._kept.get(round_ % self._fragments)
+        if kept is None or round_ != kept.round + self._fragments:
+            return {}
+        lost = kept.residuals.average
+        return {part: lost[part] for part in mine if part in kept.reduced and part in lost}
 
     def keep(self, round_: int, residuals: Residuals, reduced: Iterable[Part]) -> None:
         """After a decided round: `reduced` are the parts whose averages, as this peer made them, were decided on."""
-        fragment = round_ % len(self._sizes)
-        if fragment in self._kept:  # its memory serves again: fresh memory of this size costs more than the copying
-            self._spare[fragment] = self._kept[fragment].residuals
-        self._kept[fragment] = _Kept(round_, residuals, frozenset(reduced))
+        self._kept[round_ % self._fragments] = _Kept(round_, residuals, frozenset(reduced))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cotrain.errors import SwarmError
 from cotrain.swarm.all_reduce import Exchange
-from cotrain.swarm.claims import unseal
+from cotrain.swarm.claims import encoded_of
 from cotrain.swarm.commit import Agreement
 from cotrain.swarm.inquiry import Inquiry
 from cotrain.swarm.notary import Notary
@@ -36,7 +36,7 @@ class DecidedRound:
     def averages(self) -> list[bytes | None]:
         """The encoded average of each part; None where it counts as zero."""
         sealed = [self.sealed(index) for index in range(len(self.terms.parts))]
-        return [None if one is None else unseal(self.terms, i, one)[0] for i, one in enumerate(sealed)]
+        return [None if one is None else encoded_of(self.terms, one) for one in sealed]
 
     def sealed(self, part: int) -> bytes | None:
         """The decided average of a part, as it travels; None if it counts as zero."""
@@ -60,12 +60,13 @@ class GroupTable:
         self._groups: dict[str, Group] = {}
         self._opened = asyncio.Event()
 
-    def register(self, group: Group) -> None:
+    def register(self, group: Group) -> list[Group]:
+        """Let messages about a group find it; the groups that they find no more."""
         self._groups[group.terms.group] = group
-        for old in list(self._groups)[:-GROUPS_KEPT]:
-            del self._groups[old]
+        old = [self._groups.pop(name) for name in list(self._groups)[:-GROUPS_KEPT]]
         self._opened.set()  # wakes all that wait; those who come later wait for the next one
         self._opened = asyncio.Event()
+        return old
 
     async def of(self, group: str, caller: str) -> Group:
         """The group that a message is about; raises SwarmError for one that this peer and the caller are not in."""

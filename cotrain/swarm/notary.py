@@ -18,7 +18,7 @@ from cotrain.swarm.claims import (
     sign_contribution,
     unseal,
 )
-from cotrain.swarm.parts import digest_of
+from cotrain.swarm.parts import Part, digest_of
 from cotrain.swarm.terms import GroupTerms
 from cotrain.swarm.votes import Signer
 
@@ -44,12 +44,12 @@ class Notary:
     contribution_overhead = SIGNATURE_BYTES
     """Bytes that a signature adds to an encoded contribution."""
 
-    def __init__(self, terms: GroupTerms, signer: Signer, *, vector: Tensor, residual: Tensor):
+    def __init__(self, terms: GroupTerms, signer: Signer, *, vector: Tensor, added: Mapping[Part, Tensor]):
         """`vector` [n] float32: this member's contribution, used as it is in its own parts.
 
-        `residual` [n] float32: what the averages that it makes get added. Neither is written to from now on.
+        `added`: what the averages of these parts get added; absent: nothing. Neither is written to from now on.
         """
-        self._terms, self._signer, self._vector, self._residual = terms, signer, vector, residual
+        self._terms, self._signer, self._vector, self._added = terms, signer, vector, added
         self._genuine: dict[int, dict[str, Input]] = {}
         self._received: dict[int, dict[str, bytes]] = {}
 
@@ -70,11 +70,11 @@ class Notary:
     def seal(self, index: int, encoded: bytes) -> bytes:
         """The average of one of this member's parts as it travels: made of its own values and all genuine ones."""
         inputs: dict[str, Input] = dict(self._genuine.get(index, {}))
-        inputs[self._signer.peer_id] = Input(digest=digest_of(self._own(index)), signature=None)
-        residual = self._added(index)
+        inputs[self._signer.peer_id] = Input(digest=digest_of(float32_view(self._own(index))), signature=None)
+        added = self._added.get(self._terms.parts[index])
         claim = make_claim(
             self._terms, index, encoded, [inputs.get(member) for member in self._terms.members],
-            None if residual is None else digest_of(residual), self._signer,
+            None if added is None else digest_of(float32_view(added)), self._signer,
         )  # fmt: skip
         return seal(encoded, claim)
 
@@ -90,19 +90,15 @@ class Notary:
 
     def inputs_of(self, index: int) -> PartInputs:
         """What this member made the average of its part `index` of."""
-        contributions = {**self._received.get(index, {}), self._signer.peer_id: self._own(index)}
-        return PartInputs(contributions, self._added(index))
+        added = self._added.get(self._terms.parts[index])
+        contributions = {**self._received.get(index, {}), self._signer.peer_id: bytes(float32_view(self._own(index)))}
+        return PartInputs(contributions, None if added is None else bytes(float32_view(added)))
 
-    def _own(self, index: int) -> bytes:
+    def _own(self, index: int) -> Tensor:
         part = self._terms.parts[index]
-        return float32_bytes(self._vector[part.start : part.stop])
-
-    def _added(self, index: int) -> bytes | None:
-        part = self._terms.parts[index]
-        added = self._residual[part.start : part.stop]
-        return float32_bytes(added) if bool(added.any()) else None
+        return self._vector[part.start : part.stop]
 
 
-def float32_bytes(values: Tensor) -> bytes:
-    """[n] float32 as little-endian bytes."""
-    return values.contiguous().numpy().astype("<f4", copy=False).tobytes()
+def float32_view(values: Tensor) -> memoryview:
+    """[n] float32 as little-endian bytes, not copied where the machine has them so."""
+    return values.contiguous().numpy().astype("<f4", copy=False).data.cast("B")

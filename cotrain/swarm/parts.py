@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from blake3 import blake3
 
 PART_VALUES = 2**20
 """Values in a part: parts of a million are twice as fast as parts of 64 thousand."""
 
 Manifest = tuple[str | None, ...]
-"""SHA-256 (hexadecimal) of each part's encoded average; None where nobody holds it: that part counts as zero."""
+"""BLAKE3 (hexadecimal) of each part's encoded average; None where nobody holds it: that part counts as zero."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,6 @@ class PartLedger:
         return [i for i, digest in enumerate(manifest) if digest is not None and self._digests.get(i) != digest]
 
 
-def digest_of(encoded: bytes) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(encoded).hexdigest()
+def digest_of(encoded: bytes | memoryview) -> str:
+    """BLAKE3, 256 bits, hexadecimal. SHA-256 takes several times as long, more where processors do not help with it."""
+    return blake3(encoded).hexdigest()

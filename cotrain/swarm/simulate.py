@@ -23,7 +23,7 @@ from torch import Tensor
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
-from cotrain.swarm.all_reduce import Residuals
+from cotrain.swarm.feedback import ErrorFeedback
 from cotrain.swarm.peer import MINORITY_RETRY_S
 from cotrain.swarm.rounds import (
     Announcement,
@@ -127,11 +127,8 @@ class SimulatedSwarm:
         return VirtualPeer(
             name=f"peer{number:04d}", rank=number, ranks=scenario.peers, speed=scenario.speeds[number],
             loop=InnerSteps(self._config, self._material), parameters=self.state.parameters.clone(),
-            residuals_of=self._no_residuals(), lie=scenario.lie if lies else None,
+            feedback=ErrorFeedback(self._fragments.count), lie=scenario.lie if lies else None,
         )  # fmt: skip
-
-    def _no_residuals(self) -> list[Residuals]:
-        return [Residuals.zeros(size) for size in self._fragments.sizes()]
 
     def run(self, on_round: OnRound) -> None:
         """Train until the samples wanted are committed, or the loss is no longer finite."""
@@ -230,8 +227,6 @@ class SimulatedSwarm:
     def _finish_round(self, meeting: _Meeting) -> None:
         """Average, take the outer step, and let everybody go on from it."""
         self._meeting, due = None, self._outer.due(self.state)
-        for peer in self._peers:
-            peer.fragment = self.state.round % self._fragments.count
         truths = [peer.pseudo_gradient(self.state, due) for peer in meeting.members]
         if not all(bool(torch.isfinite(truth).all()) for truth in truths):
             self.diverged = True
@@ -239,14 +234,15 @@ class SimulatedSwarm:
         weights, totals = averaging_weights(meeting.announcements), round_totals(meeting.announcements)
         averaged = average_in_memory(
             meeting.members, self._spoken(meeting, truths), weights, self._codec, self._runner,
-            aggregation=self._config.swarm.aggregation, steps=[said.steps for said in meeting.announcements],
+            round_=self.state.round, aggregation=self._config.swarm.aggregation,
+            steps=[said.steps for said in meeting.announcements],
         )  # fmt: skip
         self._take_over(self._outer.step(self.state, averaged.values, totals))
         members = {peer.name for peer in meeting.members}
         for peer in self._peers:
             peer.finish_round(self.state, due)
             if peer.name not in members:  # as a peer that downloads the state which others made without it
-                peer.residuals_of = self._no_residuals()
+                peer.feedback.forget()
         self._add_row(meeting, weights, averaged)
         self._failed_attempts = 0
 
@@ -300,7 +296,7 @@ def train_data_parallel(
     per_step = config.train.samples_per_step
     peer = VirtualPeer(
         name="data-parallel", rank=0, ranks=1, speed=Fraction(1), loop=InnerSteps(config, material),
-        parameters=initial.clone(), residuals_of=[],
+        parameters=initial.clone(), feedback=ErrorFeedback(1),
     )  # fmt: skip
     steps = max(1, round(samples / per_step))
     interval = config.monitoring.evaluation_rounds * config.diloco.inner_steps

@@ -16,7 +16,8 @@ from hivemind.proto.averaging_pb2 import AveragingData
 from torch import Tensor
 
 from cotrain.sections import Aggregation
-from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts
+from cotrain.swarm.all_reduce import Exchange, Replies, Timeouts
+from cotrain.swarm.feedback import ErrorFeedback
 from cotrain.swarm.parts import PART_VALUES, Part, PartLedger, partition
 from cotrain.swarm.scenario import Lie
 from cotrain.swarm.simulated_training import InnerSteps
@@ -47,8 +48,7 @@ class VirtualPeer:
         speed: inner steps in a virtual second.
         loop: takes its inner steps, with its own optimizer, in the model that all share.
         parameters: theta, [n] float32.
-        residuals_of: what its encodings have lost, by fragment.
-        fragment: the one that the present round averages.
+        feedback: what its encodings have lost.
         step_ends: virtual time at which the inner step that is under way ends; None while the peer waits.
     """
 
@@ -58,7 +58,7 @@ class VirtualPeer:
     speed: Fraction
     loop: InnerSteps
     parameters: Tensor
-    residuals_of: list[Residuals]
+    feedback: ErrorFeedback
     lie: Lie | None = None
     steps: int = 0
     samples: int = 0
@@ -67,12 +67,6 @@ class VirtualPeer:
     step_ends: Fraction | None = None
     begun: Begun | None = None
     losses: list[float] = field(default_factory=list)
-    fragment: int = 0
-
-    @property
-    def residuals(self) -> Residuals:
-        """Of the fragment that the present round averages."""
-        return self.residuals_of[self.fragment]
 
     def may_step(self, inner_steps: int, overlap_limit: int) -> bool:
         """Whether it goes on training, or waits for the others."""
@@ -130,15 +124,17 @@ class Averaged:
 
 def average_in_memory(
     members: Sequence[VirtualPeer], vectors: Sequence[Tensor], weights: Sequence[float], codec: Codec,
-    runner: asyncio.Runner, *, aggregation: Aggregation = "filter", steps: Sequence[int] | None = None,
+    runner: asyncio.Runner, *, round_: int = 0, aggregation: Aggregation = "filter",
+    steps: Sequence[int] | None = None,
 ) -> Averaged:  # fmt: skip
     """Reduce pseudo-gradients with the swarm's own all-reduce, its streams joined end to end without a network.
 
     Args:
-        members: in the order of their names, as in a group; their residuals are written to.
+        members: in the order of their names, as in a group; what they lose is kept in their feedback.
         vectors: [n] float32, what each contributes.
         weights: of each.
         runner: of the event loop that the all-reduce runs in.
+        round_: its number, for the feedback.
         steps: inner steps that each announced; absent: all as many.
     """
     numel, names = vectors[0].numel(), [member.name for member in members]
@@ -151,10 +147,12 @@ def average_in_memory(
             async for message in replies:
                 yield message
 
+    mine = {name: [part for part in parts if part.reducer == name] for name in names}
     for member, vector in zip(members, vectors, strict=True):
         exchanges[member.name] = Exchange(
             me=member.name, members=names, weights=weights, parts=parts, ledger=PartLedger(parts),
-            vector=vector + member.residuals.contribution, residuals=member.residuals, codec=codec,
+            vector=member.feedback.with_lost(round_, vector), codec=codec,
+            added=member.feedback.of_averages(round_, mine[member.name]),
             group_id=b"simulation", timeouts=_NO_TIMEOUT, open_stream=partial(open_stream, member.name),
             steps=steps, aggregation=aggregation,
         )  # fmt: skip
@@ -163,6 +161,8 @@ def average_in_memory(
         await asyncio.gather(*(exchange.run() for exchange in exchanges.values()))
 
     runner.run(exchange_all())
+    for member in members:
+        member.feedback.keep(round_, exchanges[member.name].residuals, mine[member.name])
     ledger, values = exchanges[names[0]].ledger, torch.zeros(numel)
     for index, part in enumerate(parts):
         if (encoded := ledger.encoded(index)) is not None:  # a part that nobody could average counts as zero

@@ -15,7 +15,7 @@ from cotrain.swarm.parts import PART_VALUES, Part, partition
 from cotrain.train.codec import BLOCK
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""SHA-256, hexadecimal."""
+"""256 bits, hexadecimal: SHA-256 of terms and states, BLAKE3 of parts."""
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 """Ed25519, hexadecimal."""
 CodecName = Literal["int4", "int8", "fp32"]

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 BLOCK = 256
+_PIECE = 1024
+"""Blocks that are worked on at a time: what lies between two steps stays in the processor's cache."""
+_NIBBLE_ZERO = 8
 _SMALLEST_SCALE = 2.0**-126
 """Blocks of smaller values are sent as zeros: the inverse of a subnormal scale overflows."""
 
@@ -27,8 +30,14 @@ class Codec(Protocol):
     def encode(self, values: Tensor) -> bytes:
         """Encode. Raises ValueError if a value is not finite."""
 
-    def decode(self, buffer: bytes, numel: int) -> Tensor:
-        """Decode into a new tensor. Raises ValueError for a wrong length or a value that is not finite."""
+    def encode_with_loss(self, values: Tensor) -> tuple[bytes, Tensor | None]:
+        """The encoding, and the values less what it decodes to, [n] float32; None for a codec that loses nothing."""
+
+    def decode(self, buffer: bytes, numel: int, out: Tensor | None = None) -> Tensor:
+        """Decode into a new tensor, or into `out`, [numel] float32.
+
+        Raises ValueError for a wrong length or a value that is not finite.
+        """
 
 
 class BlockCodec:
@@ -43,12 +52,15 @@ class BlockCodec:
     def encoded_bytes(self, numel: int) -> int:
         return _blocks(numel) * (2 + BLOCK * self.bits // 8)
 
-    @torch.no_grad()
     def encode(self, values: Tensor) -> bytes:
+        return self.encode_with_loss(values)[0]
+
+    @torch.no_grad()
+    def encode_with_loss(self, values: Tensor) -> tuple[bytes, Tensor | None]:
         blocks = _blocks(values.numel())
         padding = blocks * BLOCK - values.numel()
-        rows = torch.nn.functional.pad(values, (0, padding)).view(blocks, BLOCK)
-        peak = torch.maximum(rows.amax(1), rows.amin(1).neg())  # torch.aminmax is an order of magnitude slower
+        rows = (torch.nn.functional.pad(values, (0, padding)) if padding else values).view(blocks, BLOCK)
+        peak = torch.maximum(rows.amax(1), rows.amin(1).neg_())  # torch.aminmax is an order of magnitude slower
         if not bool(torch.isfinite(peak).all()):
             raise ValueError("a value to encode is not finite")
         scale = peak.div_(self._largest)
@@ -56,19 +68,26 @@ class BlockCodec:
         scale_bits = _round_up_to_bf16(scale)
         scale = (scale_bits << 16).view(torch.float32)
         inverse = torch.where(scale > 0, 1.0 / scale, torch.zeros_like(scale))
-        levels = (rows * inverse[:, None]).round_().clamp_(-self._largest, self._largest)
-        return scale_bits.to(torch.int16).numpy().tobytes() + self._pack(levels)
+        payload, lost = torch.empty(blocks, BLOCK * self.bits // 8, dtype=torch.uint8), torch.empty_like(rows)
+        for start in range(0, blocks, _PIECE):
+            piece = slice(start, start + _PIECE)
+            levels = torch.mul(rows[piece], inverse[piece, None]).round_()  # scales are rounded up: none is too large
+            torch.sub(rows[piece], torch.mul(levels, scale[piece, None]), out=lost[piece])
+            self._pack(levels, payload[piece])
+        encoded = b"".join((scale_bits.to(torch.int16).numpy().data, payload.numpy().data))
+        return encoded, lost.view(-1)[: values.numel()]
 
-    def _pack(self, levels: Tensor) -> bytes:
+    def _pack(self, levels: Tensor, out: Tensor) -> None:
         if self.bits == 8:
-            return levels.to(torch.int8).numpy().tobytes()
+            out.view(torch.int8).copy_(levels)
+            return
+        # by int8, because torch takes nine times as long from float to uint8
+        nibbles = levels.add_(_NIBBLE_ZERO).to(torch.int8).view(torch.uint8)
         # the low nibbles hold the first half of a block, the high ones the second: decoding needs no interleaving
-        nibbles = levels.add_(8).to(torch.uint8)
-        half = BLOCK // 2
-        return (nibbles[:, :half] | (nibbles[:, half:] << 4)).numpy().tobytes()
+        torch.bitwise_left_shift(nibbles[:, BLOCK // 2 :], 4, out=out).bitwise_or_(nibbles[:, : BLOCK // 2])
 
     @torch.no_grad()
-    def decode(self, buffer: bytes, numel: int) -> Tensor:
+    def decode(self, buffer: bytes, numel: int, out: Tensor | None = None) -> Tensor:
         if len(buffer) != self.encoded_bytes(numel):
             raise ValueError(f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}")
         blocks = _blocks(numel)
@@ -76,16 +95,23 @@ class BlockCodec:
         scale = (scale_bits << 16).view(torch.float32)
         if not bool((torch.isfinite(scale) & (scale >= 0)).all()):
             raise ValueError("a scale is negative or not finite")
-        payload_type = np.int8 if self.bits == 8 else np.uint8
-        payload = torch.from_numpy(np.frombuffer(buffer, payload_type, offset=2 * blocks).reshape(blocks, -1).copy())
-        out = torch.empty(blocks, BLOCK)
+        payload = np.frombuffer(buffer, np.uint8, offset=2 * blocks).reshape(blocks, -1)
+        in_place = out is not None and numel == blocks * BLOCK
+        values = out.view(blocks, BLOCK) if out is not None and in_place else torch.empty(blocks, BLOCK)
+        for start in range(0, blocks, _PIECE):
+            piece = slice(start, start + _PIECE)
+            self._unpack(torch.from_numpy(payload[piece].copy()), scale[piece, None], values[piece])
+        decoded = values.view(-1)[:numel]
+        return decoded if out is None or in_place else out.copy_(decoded)
+
+    def _unpack(self, payload: Tensor, scale: Tensor, out: Tensor) -> None:
         if self.bits == 8:
-            torch.mul(payload, scale[:, None], out=out)
-        else:
-            half = BLOCK // 2
-            torch.mul((payload & 15).to(torch.int8) - 8, scale[:, None], out=out[:, :half])
-            torch.mul((payload >> 4).to(torch.int8) - 8, scale[:, None], out=out[:, half:])
-        return out.view(-1)[:numel]
+            out.copy_(payload.view(torch.int8)).mul_(scale)
+            return
+        nibbles, half = torch.empty(len(payload), BLOCK, dtype=torch.uint8), BLOCK // 2
+        torch.bitwise_and(payload, 15, out=nibbles[:, :half])
+        torch.bitwise_right_shift(payload, 4, out=nibbles[:, half:])
+        out.copy_(nibbles.view(torch.int8).sub_(_NIBBLE_ZERO)).mul_(scale)
 
 
 class Float32Codec:
@@ -99,13 +125,16 @@ class Float32Codec:
             raise ValueError("a value to encode is not finite")
         return values.contiguous().numpy().astype("<f4", copy=False).tobytes()
 
-    def decode(self, buffer: bytes, numel: int) -> Tensor:
+    def encode_with_loss(self, values: Tensor) -> tuple[bytes, Tensor | None]:
+        return self.encode(values), None
+
+    def decode(self, buffer: bytes, numel: int, out: Tensor | None = None) -> Tensor:
         if len(buffer) != self.encoded_bytes(numel):
             raise ValueError(f"an encoding of {numel} values has {self.encoded_bytes(numel)} bytes, not {len(buffer)}")
         values = torch.from_numpy(np.frombuffer(buffer, "<f4").astype(np.float32))
         if not bool(torch.isfinite(values).all()):
             raise ValueError("a decoded value is not finite")
-        return values
+        return values if out is None else out.copy_(values)
 
 
 def make_codec(name: str) -> Codec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ import torch
 from hivemind.proto.averaging_pb2 import AveragingData
 from torch import Tensor
 
-from cotrain.swarm.all_reduce import Exchange, Replies, Residuals
+from cotrain.swarm.all_reduce import Exchange, Replies
 from cotrain.swarm.audit import decided_part, same_part_before
 from cotrain.swarm.evidence import (
     Evidence,
@@ -22,7 +22,7 @@ from cotrain.swarm.evidence import (
 from cotrain.swarm.feedback import ErrorFeedback
 from cotrain.swarm.groups import DecidedRound
 from cotrain.swarm.notary import Notary
-from cotrain.swarm.parts import PartLedger
+from cotrain.swarm.parts import Part, PartLedger
 from cotrain.swarm.terms import GroupTerms
 from cotrain.swarm.votes import Electorate, decision_of, manifest_hash
 from cotrain.train.codec import make_codec
@@ -76,7 +76,7 @@ class Peers:
     feedback: dict[int, ErrorFeedback] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.feedback = {number: ErrorFeedback([NUMEL] * self.fragments) for number in range(self.count)}
+        self.feedback = {number: ErrorFeedback(self.fragments) for number in range(self.count)}
         self.names = [signer(number).peer_id for number in range(self.count)]
 
     def terms(self) -> GroupTerms:
@@ -90,20 +90,23 @@ class Peers:
         })  # fmt: skip
 
     def close(
-        self, *, lies: dict[int, Lie] | None = None, residuals: dict[int, Tensor] | None = None, keep: bool = True
+        self,
+        *,
+        lies: dict[int, Lie] | None = None,
+        instead: Mapping[int, Mapping[Part, Tensor]] | None = None,
+        keep: bool = True,
     ) -> Closed:
-        """Average a random vector of each. `lies`: what a reducer signs for instead; `residuals`: what it starts from.
+        """Average a random vector of each. `lies`: what a reducer signs for instead; `instead`: what it adds.
 
         With `keep` false the group does not decide.
         """
         terms, exchanges, notaries = self.terms(), {}, {}
         for number, name in enumerate(self.names):
             mine = [part for part in terms.parts if part.reducer == name]
-            residual = self.feedback[number].for_round(self.round, mine)
-            if residuals and number in residuals:
-                residual.average.copy_(residuals[number])
+            added = self.feedback[number].of_averages(self.round, mine)
+            added = (instead or {}).get(number, added)
             lie = (lies or {}).get(number)
-            exchanges[name], notaries[name] = self._member(number, terms, residual, lie, exchanges)
+            exchanges[name], notaries[name] = self._member(number, terms, added, lie, exchanges)
         asyncio.run(run_all(list(exchanges.values())))
         manifest = exchanges[self.names[0]].ledger.manifest
         electorate = Electorate.of(terms)
@@ -118,18 +121,24 @@ class Peers:
         return Closed(DecidedRound(terms, decision_of(manifest, votes), ledger), notaries)
 
     def _member(
-        self, number: int, terms: GroupTerms, residuals: Residuals, lie: Lie | None, exchanges: dict[str, Exchange]
+        self,
+        number: int,
+        terms: GroupTerms,
+        added: Mapping[Part, Tensor],
+        lie: Lie | None,
+        exchanges: dict[str, Exchange],
     ) -> tuple[Exchange, Notary]:
         generator = torch.Generator().manual_seed(1000 * self.round + number)
         common = torch.randn(NUMEL, generator=torch.Generator().manual_seed(self.round))
-        vector = common + 0.5 * torch.randn(NUMEL, generator=generator) + residuals.contribution
+        vector = common + 0.5 * torch.randn(NUMEL, generator=generator)
         kind = Notary if lie is None else LyingNotary
-        notary = kind(terms, signer(number), vector=vector, residual=residuals.average.clone())
+        vector = self.feedback[number].with_lost(self.round, vector)
+        notary = kind(terms, signer(number), vector=vector, added=added)
         if lie is not None:
             cast("LyingNotary", notary).lie = lie
         exchange = Exchange(
             me=signer(number).peer_id, members=terms.members, weights=[float(w) for w in terms.weights],
-            parts=terms.parts, ledger=PartLedger(terms.parts), vector=vector, residuals=residuals,
+            parts=terms.parts, ledger=PartLedger(terms.parts), vector=vector, added=added,
             codec=make_codec(terms.codec), group_id=bytes.fromhex(terms.group), steps=terms.steps,
             aggregation=terms.aggregation, notary=notary,
             open_stream=partial(_open_stream, exchanges, signer(number).peer_id),

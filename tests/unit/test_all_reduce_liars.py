@@ -16,7 +16,7 @@ from hivemind.proto.averaging_pb2 import AveragingData
 from torch import Tensor
 
 from cotrain.sections import Aggregation
-from cotrain.swarm.all_reduce import Exchange, Replies, Residuals, Timeouts
+from cotrain.swarm.all_reduce import Exchange, Replies, Timeouts
 from cotrain.swarm.parts import PartLedger, partition
 from cotrain.train.codec import BLOCK, Codec, make_codec
 
@@ -83,7 +83,7 @@ def exchange(vectors: dict[str, Tensor], kinds: dict[str, type[Exchange]] | None
     for member in members:
         exchanges[member] = (kinds or {}).get(member, Exchange)(
             me=member, members=members, weights=weights, parts=parts, ledger=PartLedger(parts), vector=vectors[member],
-            residuals=Residuals.zeros(NUMEL), codec=codec, group_id=b"group", timeouts=PATIENT,
+            codec=codec, group_id=b"group", timeouts=PATIENT,
             open_stream=partial(open_stream, member), **settings,
         )  # fmt: skip
 

@@ -31,6 +31,27 @@ def test_error_is_at_most_half_a_level_and_length_is_announced(values: list[floa
         assert float((block - result).abs().max()) <= allowed
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(finite, min_size=1, max_size=3 * BLOCK), st.sampled_from(CODECS))
+def test_what_is_lost_is_what_decoding_does_not_bring_back(values: list[float], codec: BlockCodec) -> None:
+    x = torch.tensor(values)
+    encoded, lost = codec.encode_with_loss(x)
+    given = torch.full_like(x, 3.0)
+    decoded = codec.decode(encoded, x.numel(), out=given)
+    assert decoded.data_ptr() == given.data_ptr()
+    assert torch.equal(decoded, codec.decode(encoded, x.numel()))
+    assert torch.equal(x - decoded, torch.zeros_like(x) if lost is None else lost)
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=["int4", "int8", "fp32"])
+def test_a_vector_of_many_pieces_is_as_good_as_one_of_few(codec: BlockCodec) -> None:
+    x = torch.randn(2**19 + 77, generator=torch.Generator().manual_seed(0))
+    decoded = codec.decode(codec.encode(x), x.numel())
+    for start in (0, 2**18, 2**19 - BLOCK):
+        few = x[start : start + 2 * BLOCK]
+        assert torch.equal(decoded[start : start + 2 * BLOCK], codec.decode(codec.encode(few), few.numel()))
+
+
 @pytest.mark.parametrize("codec", CODECS, ids=["int4", "int8", "fp32"])
 def test_encoding_a_decoded_vector_changes_nothing_more(codec: BlockCodec) -> None:
     x = torch.randn(1000, generator=torch.Generator().manual_seed(0))

@@ -27,7 +27,7 @@ from cotrain.sections import (
     TrainSection,
 )
 from cotrain.swarm.aggregate import weighted_mean
-from cotrain.swarm.all_reduce import Residuals
+from cotrain.swarm.feedback import ErrorFeedback
 from cotrain.swarm.scenario import check_memory, data_parallel_config, make_scenario, simulated_config
 from cotrain.swarm.simulate import SimulatedSwarm, simulate
 from cotrain.swarm.simulated_peers import average_in_memory
@@ -134,7 +134,7 @@ def test_without_loss_in_the_codec_the_average_in_memory_is_the_weighted_mean(
 ) -> None:
     generator = np.random.default_rng(seed)
     vectors = [torch.from_numpy(generator.standard_normal(numel, dtype=np.float32)) for _ in weights]
-    members = [SimpleNamespace(name=f"peer{i}", residuals=Residuals.zeros(numel)) for i in range(len(weights))]
+    members = [SimpleNamespace(name=f"peer{i}", feedback=ErrorFeedback(1)) for i in range(len(weights))]
     with asyncio.Runner() as runner:
         averaged = average_in_memory(
             cast(Any, members), vectors, weights, make_codec("fp32"), runner, aggregation="mean"
@@ -147,11 +147,13 @@ def test_what_the_codec_lost_comes_with_the_next_average() -> None:
     numel, rounds = 1000, 40
     generator = np.random.default_rng(0)
     vectors = [torch.from_numpy(generator.standard_normal(numel, dtype=np.float32)) for _ in range(3)]
-    members = [SimpleNamespace(name=f"peer{i}", residuals=Residuals.zeros(numel)) for i in range(3)]
+    members = [SimpleNamespace(name=f"peer{i}", feedback=ErrorFeedback(1)) for i in range(3)]
     codec, total, once = make_codec("int4"), torch.zeros(numel), torch.zeros(numel)
     with asyncio.Runner() as runner:
-        for _ in range(rounds):
-            once = average_in_memory(cast(Any, members), vectors, [1.0] * 3, codec, runner, aggregation="mean").values
+        for round_ in range(rounds):
+            once = average_in_memory(
+                cast(Any, members), vectors, [1.0] * 3, codec, runner, round_=round_, aggregation="mean"
+            ).values
             total += once
     truth = weighted_mean(vectors, [1.0] * 3)
     assert float((once - truth).abs().max()) > 0.05

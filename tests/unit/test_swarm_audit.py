@@ -26,7 +26,7 @@ from cotrain.swarm.notary import PartInputs
 from cotrain.swarm.terms import GroupTerms
 from cotrain.swarm.votes import Decision, Electorate, decision_of, manifest_hash
 from tests.swarm_signers import signer
-from tests.unit.audited_peers import NUMEL, Closed, Peers, as_a_third_party, noisy
+from tests.unit.audited_peers import Closed, Peers, as_a_third_party, noisy
 
 
 # ---------------------------------------------------------------------------------------------- who audits whom
@@ -194,8 +194,8 @@ def test_a_residual_of_a_reducer_that_had_no_such_part_is_complained_of() -> Non
     others, peers = Peers(2), Peers(3)
     before = others.close()
     peers.round = others.round
-    residual = 0.01 * torch.ones(NUMEL)
-    closed = peers.close(residuals=dict.fromkeys(range(3), residual))
+    added = {part: torch.full((part.numel,), 0.01) for part in peers.terms().parts}
+    closed = peers.close(instead=dict.fromkeys(range(3), added))
     (evidence,), _ = looked_at(closed, before)
     assert isinstance(evidence.body, WitnessTestimony)
     assert evidence.body.complaint == "unfounded residual"

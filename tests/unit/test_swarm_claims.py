@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotrain.swarm.all_reduce import Residuals
 from cotrain.swarm.claims import Input, is_claim_of_reducer, make_claim, seal, unseal
-from cotrain.swarm.notary import Notary, float32_bytes
+from cotrain.swarm.notary import Notary, float32_view
 from cotrain.swarm.terms import GroupTerms
 from tests.swarm_signers import signer
 from tests.unit.audited_peers import NUMEL, LyingNotary, Peers, run_all
@@ -34,12 +33,12 @@ def test_a_sealed_average_is_read_as_it_was_signed(encoded: bytes, present: list
 
 def test_a_contribution_counts_for_its_sender_part_and_group_only() -> None:
     terms, zeros = Peers(3).terms(), torch.zeros(NUMEL)
-    sender = Notary(terms, signer(0), vector=zeros, residual=zeros)
-    reducer = Notary(terms, signer(1), vector=zeros, residual=zeros)
+    sender = Notary(terms, signer(0), vector=zeros, added={})
+    reducer = Notary(terms, signer(1), vector=zeros, added={})
     signed = sender.sign(1, b"values")
     assert reducer.genuine(1, signer(0).peer_id, signed) == b"values"
     elsewhere = Notary(
-        GroupTerms.model_validate(terms.model_dump() | {"session": "x"}), signer(1), vector=zeros, residual=zeros
+        GroupTerms.model_validate(terms.model_dump() | {"session": "x"}), signer(1), vector=zeros, added={}
     )
     for notary, part, member, sent in [
         (reducer, 1, signer(2).peer_id, signed),
@@ -61,8 +60,7 @@ def test_an_unsigned_average_is_not_believed_and_its_reducer_is_a_suspect() -> N
 
     terms, exchanges = peers.terms(), {}
     for number, name in enumerate(peers.names):
-        residuals = Residuals.zeros(NUMEL)
-        exchanges[name], notary = peers._member(number, terms, residuals, None, exchanges)
+        exchanges[name], notary = peers._member(number, terms, {}, None, exchanges)
         if number == 1:
             notary.__class__ = Unsigned
     asyncio.run(run_all(list(exchanges.values())))
@@ -92,5 +90,5 @@ def test_terms_that_do_not_fit_together_are_refused() -> None:
             GroupTerms.model_validate(whole | change)
 
 
-def test_float32_bytes_are_little_endian() -> None:
-    assert float32_bytes(torch.tensor([1.0, -2.0])) == bytes.fromhex("0000803f000000c0")
+def test_float32_view_are_little_endian() -> None:
+    assert bytes(float32_view(torch.tensor([1.0, -2.0]))) == bytes.fromhex("0000803f000000c0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from cotrain.swarm.evidence import (
     verify,
 )
 from cotrain.swarm.feedback import ErrorFeedback
+from cotrain.swarm.parts import Part
 from cotrain.swarm.terms import GroupTerms
 from cotrain.swarm.votes import Electorate, manifest_hash
 from cotrain.train.codec import BLOCK
@@ -78,15 +80,17 @@ def test_an_audit_holds_under_other_instruction_sets() -> None:
 
 
 def test_a_group_of_other_peers_starts_the_residuals_of_its_averages_anew() -> None:
-    feedback, ones = ErrorFeedback([NUMEL]), Residuals(torch.ones(NUMEL), torch.ones(NUMEL))
+    feedback, nothing = ErrorFeedback(1), torch.zeros(NUMEL)
     small, large = Peers(2).terms().parts, Peers(3).terms().parts
-    feedback.keep(4, ones, small[:1])
-    assert feedback.for_round(5, small).average.sum() == small[0].numel
-    assert not feedback.for_round(5, large).average.any()
-    assert not feedback.for_round(6, small).average.any()
-    assert feedback.for_round(6, small).contribution.all()
+    ones = {part: torch.ones(part.numel) for part in small}
+    feedback.keep(4, Residuals(ones, ones), small[:1])
+    assert feedback.of_averages(5, small) == {small[0]: ones[small[0]]}
+    assert feedback.of_averages(5, large) == {}
+    assert feedback.of_averages(6, small) == {}
+    assert feedback.with_lost(6, nothing).all()
+    assert not nothing.any()
     feedback.forget()
-    assert not feedback.for_round(5, small).contribution.any()
+    assert not feedback.with_lost(5, nothing).any()
 
 
 # ---------------------------------------------------------------------------------------------- lies are proved
@@ -102,10 +106,10 @@ def test_a_reducer_that_adds_noise_is_convicted_by_its_own_signature() -> None:
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(1, 200), st.integers(0, 7))
+@given(st.integers(1, BLOCK // 2), st.integers(0, 7))
 def test_one_changed_bit_of_an_average_is_enough(from_the_end: int, bit: int) -> None:
     def flip(encoded: bytes) -> bytes:
-        at = len(encoded) - from_the_end  # in the payload: a changed scale may not be finite
+        at = len(encoded) - from_the_end  # in the last block, as a changed scale may not be finite
         return encoded[:at] + bytes([encoded[at] ^ 1 << bit]) + encoded[at + 1 :]
 
     closed = Peers(3).close(lies={1: flip})
@@ -133,11 +137,12 @@ def test_a_contribution_that_a_reducer_makes_up_convicts_it_by_its_claim_alone()
 def test_a_residual_out_of_nothing_is_impossible_and_a_small_lie_about_it_breaks_the_chain() -> None:
     peers = Peers(3)
     first = peers.close()
-    honest = peers.feedback[1].for_round(1, peers.terms().parts).average
-    big = peers_with(peers, honest + 1.0)
+    honest = peers.feedback[1].of_averages(1, peers.terms().parts)
+    big = peers_with(peers, {part: lost + 1.0 for part, lost in honest.items()})
     assert find_fault(big.material(part_of(big, 1), first)) == "impossible residual"
 
-    small = peers_with(peers, honest * 0.9)  # encodes as before: only who audited the round before can tell
+    # encodes as before: only who audited the round before can tell
+    small = peers_with(peers, {part: lost * 0.9 for part, lost in honest.items()})
     material = small.material(part_of(small, 1), first)
     assert find_fault(material) is None
     followed = with_following(first.material(part_of(first, 1)), small.decided)
@@ -151,9 +156,9 @@ def test_a_residual_out_of_nothing_is_impossible_and_a_small_lie_about_it_breaks
         assert verify(as_a_third_party(evidence)) == "proof"
 
 
-def peers_with(peers: Peers, residual: Tensor) -> Closed:
-    """The next round, in which p1 starts from this residual; nobody keeps anything of it."""
-    return peers.close(residuals={1: residual}, keep=False)
+def peers_with(peers: Peers, added: Mapping[Part, Tensor]) -> Closed:
+    """The next round, in which p1 adds this to its averages; nobody keeps anything of it."""
+    return peers.close(instead={1: added}, keep=False)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -166,10 +171,8 @@ def test_a_lie_about_a_residual_that_nobody_audited_is_below_half_a_level(size: 
     assert part is not None
     scales = np.frombuffer(part.average, "<u2", -(-bounds.numel // BLOCK)).astype(np.int32) << 16
     levels = torch.from_numpy(scales.view(np.float32)).repeat_interleave(BLOCK)[: bounds.numel]
-    lie = torch.zeros(NUMEL)
     signs = torch.randn(bounds.numel, generator=torch.Generator().manual_seed(seed)).sign()
-    lie[bounds.start : bounds.stop] = size * levels * signs
-    closed = peers_with(peers, lie)
+    closed = peers_with(peers, {bounds: size * levels * signs})
     if find_fault(closed.material(part_of(closed, 1), first)) is None:
         assert size <= 0.5
 
@@ -249,7 +252,8 @@ def test_a_try_of_the_same_round_that_was_not_decided_frames_nobody() -> None:
     """What an encoding lost in it was thrown away: its claims say nothing about the next round."""
     peers = Peers(3)
     peers.group = "cd"
-    failed = peers.close(residuals={1: torch.full((NUMEL,), 0.3)}, keep=False)  # p1 makes another average there
+    other = {part: torch.full((part.numel,), 0.3) for part in peers.terms().parts}
+    failed = peers.close(instead={1: other}, keep=False)  # p1 makes another average there
     peers.group = "ab"
     peers.close()
     later = peers.close()

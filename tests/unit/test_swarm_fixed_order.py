@@ -61,9 +61,10 @@ hasher = hashlib.sha256(dot(rows[0], rows[1]).hex().encode())
 contributions = [Contribution(f"peer{i}", row, float(3 + i), 10 + i) for i, row in enumerate(rows)]
 for rule in ("filter", "centered-clip", "median", "mean"):
     for codec in ("int4", "int8", "fp32"):
-        reduced = reduce_part(rule, contributions, lost, make_codec(codec))
-        hasher.update(reduced.encoded + reduced.lost.numpy().tobytes() + repr(dict(reduced.dropped)).encode())
-dropped = reduce_part("filter", contributions, lost, make_codec("int4")).dropped
+        reduced = reduce_part(rule, contributions, n, lost, make_codec(codec))
+        hasher.update(reduced.encoded + repr(dict(reduced.dropped)).encode())
+        hasher.update(b"" if reduced.lost is None else reduced.lost.numpy().tobytes())
+dropped = reduce_part("filter", contributions, n, lost, make_codec("int4")).dropped
 print(hasher.hexdigest(), torch.backends.cpu.get_cpu_capability(), sorted(dropped))
 """
 

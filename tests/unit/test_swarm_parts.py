@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from itertools import pairwise
 
 import numpy as np
@@ -49,8 +48,9 @@ def test_ledger_keeps_the_first_bytes_until_the_group_decides_on_others() -> Non
     assert ledger.encoded(2) is None
 
 
-def test_digest_is_sha256() -> None:
-    assert digest_of(b"abc") == hashlib.sha256(b"abc").hexdigest()
+def test_a_digest_is_blake3() -> None:
+    """The value is that of the test vectors in the authors' specification, for an input of one zero byte."""
+    assert digest_of(b"\0") == "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"
 
 
 # ---------------------------------------------------------------------------------------------- the mean
