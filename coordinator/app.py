@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from coordinator.api import auth, events, pages, participants, sessions, uplink
+from coordinator.api.openapi import DOCUMENT, ApiDocument
 from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
 from coordinator.context import COORDINATOR, Coordinator, build_coordinator
@@ -46,6 +47,7 @@ def create_app(settings: Settings) -> web.Application:
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
     app.router.add_static("/static", pages.STATIC)
+    app[DOCUMENT] = ApiDocument(app.router, settings.public_url)
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it

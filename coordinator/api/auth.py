@@ -15,6 +15,7 @@ from coordinator.api.callers import (
     token_of,
     unknown_token,
 )
+from coordinator.api.operations import NO_CONTENT, Answer, operation
 from coordinator.api.requests import json_answer, parse_model, read_body
 from coordinator.auth.login import LoginRefusedError
 from coordinator.auth.sign_ins import NewSignIn
@@ -39,6 +40,7 @@ class MeAnswer(CamelModel):
 
 
 @routes.post("/api/v1/auth/challenge")
+@operation("sign-in", body=ChallengeRequest, answers={200: Answer("to be signed", ChallengeAnswer)}, errors=(429,))
 async def challenge(request: web.Request) -> web.Response:
     """A text to sign."""
     wanted = parse_model(await read_body(request), ChallengeRequest)
@@ -51,6 +53,7 @@ async def challenge(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/v1/auth/login")
+@operation("sign-in", body=LoginRequest, answers={200: Answer("signed in", LoginAnswer)}, errors=(401, 429))
 async def login(request: web.Request) -> web.Response:
     """A token for a signature; one and the same 401 for whatever is wrong with it."""
     answered = parse_model(await read_body(request), LoginRequest)
@@ -71,6 +74,7 @@ async def login(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/v1/auth/logout")
+@operation("sign-in", answers=NO_CONTENT, errors=(401,))
 async def logout(request: web.Request) -> web.Response:
     """204: the token has ended, or there was none. Counts against no limit, so that nobody can keep a thief in."""
     coordinator = request.app[COORDINATOR]
@@ -84,6 +88,7 @@ async def logout(request: web.Request) -> web.Response:
 
 
 @routes.post("/api/v1/auth/rotate")
+@operation("sign-in", who="account", answers={200: Answer("a new token", LoginAnswer)})
 async def rotate(request: web.Request) -> web.Response:
     """A new token; the one that the request brought has ended."""
     await caller_of(request)
@@ -94,6 +99,7 @@ async def rotate(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/auth/me")
+@operation("sign-in", who="account", answers={200: Answer("signed in", MeAnswer)})
 async def me(request: web.Request) -> web.Response:
     """The account that is signed in."""
     caller = await caller_of(request)

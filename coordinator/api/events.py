@@ -10,7 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from coordinator.api.requests import parse_integer
+from coordinator.api.operations import Answer, Parameter, operation
+from coordinator.api.requests import LARGEST_INTEGER, parse_integer
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.hub import CLOSE_TRY_AGAIN, Listener
 from coordinator.progress import current_projection
@@ -23,6 +24,9 @@ from cotrain.status import now
 
 routes = web.RouteTableDef()
 
+_SEQUENCE_NUMBER = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
+_AFTER = Parameter("after", _SEQUENCE_NUMBER, "the last event that is known: those after it follow")
+_LAST_EVENT_ID = Parameter("Last-Event-ID", _SEQUENCE_NUMBER, "the same, as browsers say it", place="header")
 _HEARTBEAT_S = 15.0
 _CLOSE_TIMEOUT_S = 2.0
 _REPLAY_PAGE = 500
@@ -40,6 +44,13 @@ class _Frame:
 
 
 @routes.get("/api/v1/sessions/{id}/events")
+@operation(
+    "sessions", parameters=(_AFTER, _LAST_EVENT_ID),
+    answers={
+        101: Answer("a WebSocket of JSON objects, where an upgrade was asked for"),
+        200: Answer("server-sent events", media="text/event-stream"),
+    },
+)  # fmt: skip
 async def events(request: web.Request) -> web.StreamResponse:
     """WebSocket where an upgrade is asked for, else SSE. `after` (or Last-Event-ID) resumes."""
     coordinator = request.app[COORDINATOR]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from coordinator.api.callers import caller_of
+from coordinator.api.operations import NO_CONTENT, Answer, operation
 from coordinator.api.requests import json_answer, parse_model, read_body
 from coordinator.auth.permissions import may, require
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR
 from coordinator.participants import check_protocol
+from coordinator.views import ParticipantsPage
 from cotrain.errors import NotAuthorizedError
 from cotrain.identity.account import Account
-from cotrain.protocol import PROTOCOL_VERSION, RegisterRequest
+from cotrain.protocol import PROTOCOL_VERSION, RegisterAnswer, RegisterRequest, RenewAnswer
 from cotrain.request import CamelModel
 
 routes = web.RouteTableDef()
@@ -25,6 +27,10 @@ class _Versioned(CamelModel, extra="ignore"):
 
 
 @routes.post("/api/v1/sessions/{id}/participants")
+@operation(
+    "participants", who="account", body=RegisterRequest, errors=(409, 426, 503),
+    answers={201: Answer("registered", RegisterAnswer)},
+)  # fmt: skip
 async def register(request: web.Request) -> web.Response:
     """201 with what a node needs to begin; 401 without a sign-in."""
     body = await read_body(request)
@@ -40,12 +46,14 @@ async def register(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/participants")
+@operation("participants", answers={200: Answer("all of them", ParticipantsPage)})
 async def list_participants(request: web.Request) -> web.Response:
     """Everybody who registered, and the checkpointer's own state."""
     return json_answer(await request.app[COORDINATOR].participants.page(request.match_info["id"]))
 
 
 @routes.post("/api/v1/sessions/{id}/participants/{participant}/renew")
+@operation("participants", who="participant", answers={200: Answer("renewed", RenewAnswer)}, errors=(409,))
 async def renew(request: web.Request) -> web.Response:
     """200 with a new certificate, by the participant's own token."""
     session, participant = request.match_info["id"], request.match_info["participant"]
@@ -56,6 +64,7 @@ async def renew(request: web.Request) -> web.Response:
 
 
 @routes.delete("/api/v1/sessions/{id}/participants/{participant}")
+@operation("participants", who="account", answers=NO_CONTENT)
 async def leave_or_remove(request: web.Request) -> web.Response:
     """204. By its own token or its own wallet a participant leaves; the session's owner removes it for good."""
     session, participant = request.match_info["id"], request.match_info["participant"]

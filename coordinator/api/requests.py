@@ -18,7 +18,7 @@ CursorT = TypeVar("CursorT")
 MAX_BODY_BYTES = 64 * 1024
 MAX_PAGE = 200
 _DEFAULT_PAGE = 50
-_LARGEST_INTEGER = 2**62
+LARGEST_INTEGER = 2**62
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -45,7 +45,7 @@ def integer_parameter(request: web.Request, name: str, *, default: int, low: int
     return parse_integer(request.query.get(name, str(default)), name, low=low, high=high)
 
 
-def parse_integer(text: str, name: str, *, low: int = 0, high: int = _LARGEST_INTEGER) -> int:
+def parse_integer(text: str, name: str, *, low: int = 0, high: int = LARGEST_INTEGER) -> int:
     """A whole number in `low..high`. Raises InvalidRequestError that names `name`."""
     digits = text.isascii() and text.isdecimal() and len(text) < 20
     if not digits or not low <= int(text) <= high:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -10,6 +11,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 
 from coordinator.api.callers import caller_of
+from coordinator.api.operations import CURSOR, IF_NONE_MATCH, LIMIT, NO_CONTENT, Answer, Parameter, operation
 from coordinator.api.requests import (
     encode_cursor,
     integer_parameter,
@@ -24,7 +26,7 @@ from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.models import LogRow, MetricRow
 from coordinator.sessions import Position, find_session
-from coordinator.views import LogView, MetricView, Page, SessionView, log_view, metric_view
+from coordinator.views import LogView, MetricView, Page, ProgressView, SessionView, log_view, metric_view
 from cotrain.errors import NotFoundError
 from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
@@ -34,9 +36,17 @@ routes = web.RouteTableDef()
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 _LOG_POSITION: TypeAdapter[int] = TypeAdapter(int)
 _MAX_POINTS = 2000
+_POINTS = Parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": _MAX_POINTS, "default": _MAX_POINTS}, "how many points"
+)
+_RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC 9110, 14)", place="header")
 
 
 @routes.post("/api/v1/sessions")
+@operation(
+    "sessions", who="account", body=SessionRequest, errors=(409,),
+    answers={201: Answer("opened", SessionView, headers={"Location": "where it is"})},
+)  # fmt: skip
 async def create_session(request: web.Request) -> web.Response:
     """201 with the new session in state draft; it belongs to the caller."""
     caller = await caller_of(request)
@@ -49,6 +59,7 @@ async def create_session(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions")
+@operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
 async def list_sessions(request: web.Request) -> web.Response:
     """The sessions, newest first."""
     before = read_cursor(request, _POSITION)
@@ -57,12 +68,14 @@ async def list_sessions(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}")
+@operation("sessions", answers={200: Answer("found", SessionView)})
 async def get_session(request: web.Request) -> web.Response:
     """One session."""
     return json_answer(await request.app[COORDINATOR].sessions.get(request.match_info["id"]))
 
 
 @routes.delete("/api/v1/sessions/{id}")
+@operation("sessions", who="account", answers=NO_CONTENT, errors=(409,))
 async def delete_session(request: web.Request) -> web.Response:
     """204; 409 while the session is under way."""
     await _require_of_session(request, "delete")
@@ -78,12 +91,23 @@ async def _require_of_session(request: web.Request, act: Act) -> None:
     require(act, caller, owner=row.owner)
 
 
+_ACTION_WORDS: Mapping[UserAction, str] = {
+    "start": "Open a drafted session to participants.",
+    "pause": "Let all participants pause; their work is kept.",
+    "resume": "Let a paused session go on.",
+    "stop": "End a session after its present round, and save the model.",
+    "cancel": "End a session at once, without a model.",
+}
+
+
 def _action_route(action: UserAction) -> web.RouteDef:
+    @operation("sessions", who="account", answers={200: Answer("done", SessionView)}, errors=(409,))
     async def act(request: web.Request) -> web.Response:
         await _require_of_session(request, "steer")
         view = await request.app[COORDINATOR].sessions.act(request.match_info["id"], action)
         return json_answer(view)
 
+    act.__doc__ = _ACTION_WORDS[action]
     return web.post(f"/api/v1/sessions/{{id}}/{action}", act)
 
 
@@ -91,6 +115,13 @@ action_routes = [_action_route(action) for action in USER_ACTIONS]
 
 
 @routes.get("/api/v1/sessions/{id}/config")
+@operation(
+    "sessions", parameters=(IF_NONE_MATCH,),
+    answers={
+        200: Answer("the config", media="application/toml", headers={"ETag": "of this text"}),
+        304: Answer("as it was when it had that ETag"),
+    },
+)  # fmt: skip
 async def get_config(request: web.Request) -> web.Response:
     """The TOML that the session's runs train from."""
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
@@ -104,12 +135,14 @@ async def get_config(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/progress")
+@operation("sessions", answers={200: Answer("the newest", ProgressView)})
 async def get_progress(request: web.Request) -> web.Response:
     """How far the session is."""
     return json_answer(await request.app[COORDINATOR].sessions.progress(request.match_info["id"]))
 
 
 @routes.get("/api/v1/sessions/{id}/logs")
+@operation("sessions", answers={200: Answer("a page", Page[LogView])}, parameters=(LIMIT, CURSOR))
 async def get_logs(request: web.Request) -> web.Response:
     """The training log of all peers, newest first."""
     session, limit = request.match_info["id"], page_limit(request)
@@ -126,6 +159,7 @@ async def get_logs(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/metrics")
+@operation("sessions", answers={200: Answer("the points", Page[MetricView])}, parameters=(_POINTS,))
 async def get_metrics(request: web.Request) -> web.Response:
     """The newest points of the curves, oldest of them first."""
     session = request.match_info["id"]
@@ -138,6 +172,7 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/assets")
+@operation("assets", answers={200: Answer("all of them", Page[Asset])})
 async def list_assets(request: web.Request) -> web.Response:
     """The files that every node of the session needs."""
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
@@ -145,6 +180,13 @@ async def list_assets(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/assets/{sha256}")
+@operation(
+    "assets", parameters=(_RANGE,), errors=(416,),
+    answers={
+        200: Answer("the file", media="application/octet-stream"),
+        206: Answer("the range of it that was asked for", media="application/octet-stream"),
+    },
+)  # fmt: skip
 async def get_asset(request: web.Request) -> web.StreamResponse:
     """One of those files, by content; ranges are served."""
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])

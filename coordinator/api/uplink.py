@@ -13,6 +13,7 @@ import logging
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from coordinator.api.operations import Answer, operation
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.ingest import check_status
@@ -43,6 +44,7 @@ _LONGEST_MESSAGE = 500
 
 
 @routes.get("/api/v1/sessions/{id}/participants/{participant}/stream")
+@operation("participants", who="participant", answers={101: Answer("a WebSocket of JSON objects")}, errors=(400,))
 async def stream(request: web.Request) -> web.StreamResponse:
     """Upgrade to the uplink; 401 before the upgrade without the participant's token."""
     coordinator = request.app[COORDINATOR]
