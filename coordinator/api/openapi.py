@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -70,6 +70,11 @@ def openapi_document(routes: web.UrlDispatcher, public_url: str) -> dict[str, An
     paths: dict[str, dict[str, Any]] = {}
     for path, method, handler, said in operations:
         paths.setdefault(path, {})[method.lower()] = _operation(path, method, handler, said, refs)
+    for path, method, _, said in operations:
+        for status, answer in said.answers.items():
+            if answer.names:
+                responses = paths[path][method.lower()]["responses"]
+                responses[str(status)]["links"] = _links(answer, path, operations)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -194,6 +199,24 @@ def _answer(answer: Answer, refs: Mapping[Any, Any]) -> dict[str, Any]:
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
         }
     return document
+
+
+def _links(
+    answer: Answer, path: str, operations: Sequence[tuple[str, str, Any, Operation]]
+) -> dict[str, Any]:  # fmt: skip
+    """Links to the operations about what an answer has named: those whose other parameters its own path has."""
+    given = {name: f"$response.body#{pointer}" for name, pointer in answer.names.items()}
+    given |= {name: f"$request.path.{name}" for name in _PATH_PARAMETER.findall(path)}
+    return {
+        _operation_id(target, method): {
+            "operationId": _operation_id(target, method),
+            "parameters": {name: given[name] for name in wanted},
+        }
+        for target, method, _, _ in operations
+        if (wanted := _PATH_PARAMETER.findall(target))
+        and set(wanted) <= given.keys()
+        and set(wanted) & set(answer.names)
+    }
 
 
 def _error(status: int, refs: Mapping[Any, Any]) -> dict[str, Any]:

@@ -39,12 +39,14 @@ class Answer:
         model: of a JSON body.
         media: media type of a body that is not JSON; with neither, there is no body.
         headers: (name, description) of the headers that matter.
+        names: which path parameters of other operations this answer names, and where in its body (JSON pointer).
     """
 
     description: str
     model: type[BaseModel] | None = None
     media: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def operation_of(handler: object) -> Operation | None:
 LIMIT = Parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": 200, "default": 50}, "how many items a page has at most"
 )
-CURSOR = Parameter("cursor", {"type": "string", "maxLength": 2000}, "`nextCursor` of the page before")
+CURSOR = Parameter("cursor", {"type": "string", "maxLength": 200}, "`nextCursor` of the page before")
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key", {"type": "string", "pattern": "^[!-~]{1,200}$"},
     "a text of the caller's choice: the same request with the same key within a day is answered as the first time, and "

@@ -29,7 +29,7 @@ class _Versioned(CamelModel, extra="ignore"):
 @routes.post("/api/v1/sessions/{id}/participants")
 @operation(
     "participants", who="account", body=RegisterRequest, errors=(409, 426, 503),
-    answers={201: Answer("registered", RegisterAnswer)},
+    answers={201: Answer("registered", RegisterAnswer, names={"participant": "/participant"})},
 )  # fmt: skip
 async def register(request: web.Request) -> web.Response:
     """201 with what a node needs to begin; 401 without a sign-in."""

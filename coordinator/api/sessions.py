@@ -45,7 +45,7 @@ _RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC
 @routes.post("/api/v1/sessions")
 @operation(
     "sessions", who="account", body=SessionRequest, errors=(409,),
-    answers={201: Answer("opened", SessionView, headers={"Location": "where it is"})},
+    answers={201: Answer("opened", SessionView, headers={"Location": "where it is"}, names={"id": "/id"})},
 )  # fmt: skip
 async def create_session(request: web.Request) -> web.Response:
     """201 with the new session in state draft; it belongs to the caller."""
