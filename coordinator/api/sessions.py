@@ -86,6 +86,8 @@ async def delete_session(request: web.Request) -> web.Response:
 async def _require_of_session(request: web.Request, act: Act) -> None:
     """Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
     caller = await caller_of(request)
+    if caller.account is None:
+        require(act, caller)  # without a sign-in nobody needs to know whether there is such a session
     # a session never changes hands: what is read here still holds when the act is done
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
     require(act, caller, owner=row.owner)
