@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -10,27 +10,43 @@ from pydantic.alias_generators import to_camel
 from cotrain.config import RunConfig, explain_problem
 from cotrain.errors import InvalidRequestError
 from cotrain.sections import (
+    AccumulationSteps,
     Aggregation,
-    CheckpointSection,
+    Batches,
+    BatchSize,
     Codec,
-    DataSection,
-    DilocoSection,
-    DistillationSection,
-    DistributedSection,
+    Devices,
+    Dropout,
+    Epochs,
     FieldsSection,
-    ModelSection,
+    Fraction,
+    FragmentCount,
+    GradientNorm,
+    InnerSteps,
+    LearningRate,
+    MinPeers,
     ModelSize,
     ModelType,
-    MonitoringSection,
+    Momentum,
+    Nodes,
+    Normalization,
     Optimizer,
     OuterRule,
+    OverlapSteps,
+    PositiveInt,
     Precision,
     Scheduler,
-    SessionSection,
+    Seed,
+    SequenceLength,
+    Share,
+    Source,
     Strategy,
-    SwarmSection,
     TaskName,
-    TrainSection,
+    Temperature,
+    Text,
+    Title,
+    ValidationSplit,
+    WarmupSteps,
 )
 
 
@@ -48,9 +64,9 @@ class ModelRequest(CamelModel):
 
     type: ModelType = "llama3"
     size: ModelSize = "nano"
-    source: str | None = None
+    source: Source | None = None
     precision: Precision | None = None
-    dropout: float | None = None
+    dropout: Dropout | None = None
     activation_checkpointing: bool = False
     compile: bool = False
 
@@ -59,82 +75,82 @@ class TrainingRequest(CamelModel):
     """The settings of R1.5 and their kin; a field left out has the default of RunConfig."""
 
     task: TaskName | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    epochs: float | None = None
-    max_steps: int | None = None
+    batch_size: BatchSize | None = None
+    learning_rate: LearningRate | None = None
+    epochs: Epochs | None = None
+    max_steps: PositiveInt | None = None
     optimizer: Optimizer | None = None
-    beta2: float | None = None
+    beta2: Share | None = None
     lr_scheduler: Scheduler | None = None
-    warmup_steps: int | None = None
-    weight_decay: float | None = None
-    gradient_accumulation_steps: int | None = None
-    max_grad_norm: float | None = None
+    warmup_steps: WarmupSteps | None = None
+    weight_decay: Fraction | None = None
+    gradient_accumulation_steps: AccumulationSteps | None = None
+    max_grad_norm: GradientNorm | None = None
     mixed_precision: bool | None = None
     enable_early_stopping: bool | None = None
-    early_stopping_patience: int | None = None
-    save_checkpoint_every: int | None = None
-    validation_split: float | None = None
+    early_stopping_patience: PositiveInt | None = None
+    save_checkpoint_every: PositiveInt | None = None
+    validation_split: ValidationSplit | None = None
     enable_distillation: bool | None = None
 
 
 class DistillationRequest(CamelModel):
     """The teacher, where `training.enableDistillation` asks for one."""
 
-    teacher: str | None = None
-    temperature: float | None = None
-    alpha: float | None = None
+    teacher: Source | None = None
+    temperature: Temperature | None = None
+    alpha: Fraction | None = None
 
 
 class DistributedRequest(CamelModel):
     """Who trains."""
 
-    nodes: int = 1
-    gpus_per_node: int = 0
+    nodes: Nodes = 1
+    gpus_per_node: Devices = 0
     strategy: Strategy = "diloco"
-    min_peers: int | None = None
+    min_peers: MinPeers | None = None
     aggregation: Aggregation | None = None
 
 
 class DilocoRequest(CamelModel):
     """The outer steps; a field left out has the default of RunConfig."""
 
-    inner_steps: int | None = None
-    fragments: int | None = None
-    warmup_share: float | None = None
-    warmup_inner_steps: int | None = None
+    inner_steps: InnerSteps | None = None
+    fragments: FragmentCount | None = None
+    warmup_share: Share | None = None
+    warmup_inner_steps: InnerSteps | None = None
     outer_optimizer: OuterRule | None = None
-    outer_learning_rate: float | None = None
-    outer_momentum: float | None = None
-    momentum_ramp: float | None = None
+    outer_learning_rate: LearningRate | None = None
+    outer_momentum: Momentum | None = None
+    momentum_ramp: Fraction | None = None
     codec: Codec | None = None
-    overlap_steps: int | None = None
+    overlap_steps: OverlapSteps | None = None
 
 
 class DataRequest(CamelModel):
     """What is learnt; without `dataPath`, the source text of Python's standard library."""
 
-    data_path: str | None = None
-    dataset: str | None = None
-    tokenizer: str | None = None
-    normalization: Literal["none", "persian"] | None = None
-    fields: dict[str, str] | None = None
-    seq_length: int | None = None
+    data_path: Source | None = None
+    dataset: Source | None = None
+    tokenizer: Source | None = None
+    normalization: Normalization | None = None
+    fields: FieldsSection = Field(default_factory=FieldsSection)
+    seq_length: SequenceLength | None = None
 
 
 class MonitoringRequest(CamelModel):
     """What is shown; a field left out has the default of RunConfig."""
 
-    evaluation_rounds: int | None = None
-    evaluation_batches: int | None = None
+    evaluation_rounds: PositiveInt | None = None
+    evaluation_batches: Batches | None = None
 
 
 class SessionRequest(CamelModel):
     """A session as a person asks for it (seed 003 and R1.5, in camelCase)."""
 
-    name: Annotated[str, Field(min_length=1, max_length=120)]
-    description: Annotated[str, Field(max_length=2000)] = ""
-    seed: int = 0
+    name: Annotated[Title, Field(min_length=1)]
+    description: Text = ""
+    seed: Seed = 0
     model: ModelRequest = Field(default_factory=ModelRequest)
     training: TrainingRequest = Field(default_factory=TrainingRequest)
     distillation: DistillationRequest = Field(default_factory=DistillationRequest)
@@ -146,41 +162,27 @@ class SessionRequest(CamelModel):
     def to_config(self, session_id: str) -> RunConfig:
         """The config of this request. Raises InvalidRequestError that names the request's own fields."""
         try:
-            return self._build(session_id)
+            return RunConfig.model_validate(self._sections(session_id))
         except ValidationError as error:
-            problems = [explain_problem(dict(item), SessionRequest) for item in error.errors(include_url=False)]
-            section = error.title.removesuffix("Section").lower()
+            problems = [explain_problem(dict(item), RunConfig) for item in error.errors(include_url=False)]
             for problem in problems:
-                place = [section, problem["field"]] if "." not in problem["field"] else problem["field"].split(".", 1)
-                problem["field"] = _request_field(*place)
+                problem["field"] = request_field(problem["field"])
             raise InvalidRequestError(
                 problems[0]["message"], field=problems[0]["field"], hint=problems[0]["hint"],
                 details={"problems": problems},
             ) from error  # fmt: skip
 
-    def _build(self, session_id: str) -> RunConfig:
-        keys: dict[str, dict[str, Any]] = {
+    def _sections(self, session_id: str) -> dict[str, dict[str, Any]]:
+        sections: dict[str, dict[str, Any]] = {
+            "session": {"id": session_id, "name": self.name, "description": self.description, "seed": self.seed},
             "model": _given(self.model), "train": _given(self.training), "distillation": _given(self.distillation),
             "distributed": _given(self.distributed), "diloco": _given(self.diloco), "swarm": {},
             "data": _given(self.data), "checkpoint": {}, "monitoring": _given(self.monitoring),
         }  # fmt: skip
         for (section, key), (part, field) in _MOVED.items():
-            if field in keys.get(part, {}):
-                keys[section][key] = keys[part].pop(field)
-        if "fields" in keys["data"]:
-            keys["data"]["fields"] = FieldsSection(**keys["data"]["fields"])
-        return RunConfig(
-            session=SessionSection(id=session_id, name=self.name, description=self.description, seed=self.seed),
-            model=ModelSection(**keys["model"]),
-            train=TrainSection(**keys["train"]),
-            distillation=DistillationSection(**keys["distillation"]),
-            distributed=DistributedSection(**keys["distributed"]),
-            diloco=DilocoSection(**keys["diloco"]),
-            swarm=SwarmSection(**keys["swarm"]),
-            data=DataSection(**keys["data"]),
-            checkpoint=CheckpointSection(**keys["checkpoint"]),
-            monitoring=MonitoringSection(**keys["monitoring"]),
-        )
+            if field in sections[part]:
+                sections[section][key] = sections[part].pop(field)
+        return sections
 
 
 def _given(part: CamelModel) -> dict[str, Any]:
@@ -197,12 +199,12 @@ _MOVED: dict[tuple[str, str], tuple[str, str]] = {
 }
 """(section, key) of the config <- (section it would stand in, name) of the request, where these differ."""
 
-_REQUEST_PART = {"session": "", "train": "training", "runconfig": ""}
-"""What the request calls a section, where it has another name."""
+_REQUEST_PARTS = {"session": "", "train": "training."}
+"""What the request calls a section, where that is not its own name and a dot."""
 
 
-def _request_field(section: str, field: str) -> str:
-    """`train`, `batch_size` -> `training.batchSize`: the place in the request that a config's error is about."""
-    section, field = _MOVED.get((section, field), (section, field))
-    part = {"fields": "data.fields"}.get(section, _REQUEST_PART.get(section, section))
-    return ".".join(part for part in (part, to_camel(field)) if part)
+def request_field(key: str) -> str:
+    """`train.batch_size` -> `training.batchSize`: the place in the request that a config's key comes from."""
+    section, _, name = key.partition(".")
+    part, field = _MOVED.get((section, name), (section, name))
+    return _REQUEST_PARTS.get(part, f"{part}.") + ".".join(map(to_camel, field.split(".")))

@@ -50,8 +50,37 @@ def refusal(model: ModelType, task: TaskName) -> str:
     return f"{model} reads in both directions: it would see the token that it is to predict"
 
 
+# What a value may be, once for the file and for the requests that people send.
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+"""A database may refuse the character 0."""
+Title = Annotated[str, Field(max_length=120, pattern=r"^[^\x00]*$")]
+Source = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$")]
+"""A path, a catalog name or a Hugging Face id."""
+Column = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Normalization = Literal["none", "persian"]
+Attention = Literal["sdpa", "eager"]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+BatchSize = Annotated[int, Field(ge=1, le=65536)]
+AccumulationSteps = Annotated[int, Field(ge=1, le=65536)]
+LearningRate = Annotated[float, Field(gt=0.0, le=10.0)]
+Epochs = Annotated[float, Field(gt=0.0, le=100_000.0)]
+WarmupSteps = Annotated[int, Field(ge=0, le=10**12)]
+GradientNorm = Annotated[float, Field(gt=0.0)]
+Nodes = Annotated[int, Field(ge=1, le=10_000)]
+Devices = Annotated[int, Field(ge=0, le=64)]
+MinPeers = Annotated[int, Field(ge=1, le=1000)]
+InnerSteps = Annotated[int, Field(ge=1, le=100_000)]
+FragmentCount = Annotated[int, Field(ge=1, le=8)]
+Momentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+OverlapSteps = Annotated[int, Field(ge=0, le=10_000)]
+Temperature = Annotated[float, Field(gt=0.0, le=100.0)]
+SequenceLength = Annotated[int, Field(ge=8, le=1_048_576)]
+ValidationSplit = Annotated[float, Field(gt=0.0, lt=1.0)]
+Batches = Annotated[int, Field(ge=1, le=100_000)]
 
 
 class Section(BaseModel):
@@ -65,11 +94,11 @@ class SessionSection(Section):
 
     id: SessionId = "local"
     """Identifier, also the prefix of everything the swarm keeps in the DHT."""
-    name: Annotated[str, Field(max_length=120)] = ""
+    name: Title = ""
     """What people call it."""
-    description: Annotated[str, Field(max_length=2000)] = ""
+    description: Text = ""
     """What it is for."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """Seed of the initial weights, the validation split and the data order."""
     runnable: Literal["laptop", "gpu", "server"] = "gpu"
     """The least machine that trains this in reasonable time: any laptop, one graphics card, a server of several."""
@@ -82,18 +111,18 @@ class ModelSection(Section):
     """Architecture; of a `source` it is the source's own."""
     size: ModelSize = "nano"
     """Preset dimensions: nano about 1 M parameters, tiny about 10 M, small about 100 M; the others as published."""
-    source: str | None = None
+    source: Source | None = None
     """A model to go on from, in place of `type` and `size`: a catalog name, a local folder, or a Hugging Face id."""
     precision: Precision | None = None
     """Arithmetic of the inner steps; absent: `train.mixed_precision` decides. Weights, averages and the outer step are
     always fp32."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    dropout: Dropout | None = None
     """Share of activations dropped in training; absent: 0 for presets, a source's own."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     compile: bool = False
     """Compile the model with torch.compile: a slow first step, faster ones after it."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
+    attention: Attention = "sdpa"
     """Implementation of attention."""
 
 
@@ -102,29 +131,29 @@ class TrainSection(Section):
 
     task: TaskName | None = None
     """What is learnt; absent: what the architecture was made to learn from raw text."""
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 32
+    batch_size: BatchSize = 32
     """Samples in one forward pass."""
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=65536)] = 4
+    gradient_accumulation_steps: AccumulationSteps = 4
     """Forward passes in one inner step."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 1e-3
+    learning_rate: LearningRate = 1e-3
     """Peak learning rate of the inner optimizer."""
-    epochs: Annotated[float, Field(gt=0.0, le=100_000.0)] = 10.0
+    epochs: Epochs = 10.0
     """Passes of the whole swarm over the training samples; max_steps, where given, stands in its place."""
     max_steps: PositiveInt | None = None
     """Inner steps of each of `distributed.nodes` peers."""
     optimizer: Optimizer = "adamw"
     """Inner optimizer."""
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    beta2: Share = 0.95
     """Decay of the mean of squared gradients in adam and adamw, and in the part of muon that is adamw."""
     lr_scheduler: Scheduler = "cosine"
     """Shape of the learning rate over the run's progress, after the warm-up; wsd: constant, then down at the end."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: WarmupSteps = 500
     """Inner steps of linear warm-up, at most a tenth of the run."""
     min_learning_rate_ratio: Fraction = 0.1
     """Where the schedule ends, as a share of the peak."""
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.01
+    weight_decay: Fraction = 0.01
     """Weight decay, spared by norms and biases: decoupled in adamw and muon, an L2 term of the loss in adam and sgd."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    max_grad_norm: GradientNorm = 1.0
     """Gradients are clipped to this norm."""
     mixed_precision: bool = True
     """Compute in bf16 (fp16 on older ones) on a GPU; `model.precision`, where given, decides instead."""
@@ -142,9 +171,9 @@ class TrainSection(Section):
 class DistributedSection(Section):
     """Who trains."""
 
-    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    nodes: Nodes = 1
     """Nominal number of nodes: `max_steps` counts for each of them."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=64)] = 0
+    gpus_per_node: Devices = 0
     """Devices a node is expected to have; 0 means the processor."""
     strategy: Strategy = "diloco"
     """diloco: any number of nodes that meet at the end of rounds; ddp and fsdp: the devices of one machine, in step."""
@@ -153,27 +182,27 @@ class DistributedSection(Section):
 class DilocoSection(Section):
     """The outer steps (DiLoCo, arXiv:2311.08105)."""
 
-    inner_steps: Annotated[int, Field(ge=1, le=100_000)] = 50
+    inner_steps: InnerSteps = 50
     """Inner steps between two averages of the same parameters."""
-    fragments: Annotated[int, Field(ge=1, le=8)] = 1
+    fragments: FragmentCount = 1
     """Parts of the parameters, in strides of layers, that are averaged in turn (arXiv:2501.18512): a round then has
     `inner_steps / fragments` inner steps and sends that part alone."""
-    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    warmup_share: Share = 0.0
     """Share of the run, in samples, that begins it with rounds of `warmup_inner_steps`, averaged plainly."""
-    warmup_inner_steps: Annotated[int, Field(ge=1, le=100_000)] = 1
+    warmup_inner_steps: InnerSteps = 1
     """Inner steps in a round of that share: the fewer, the closer it comes to data-parallel training."""
     outer_optimizer: OuterRule = "nesterov"
     """nesterov: SGD with Nesterov momentum on the averaged pseudo-gradient; average: the average of all peers'
     parameters as it is, which leaves the next three keys unused."""
-    outer_learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 0.7
+    outer_learning_rate: LearningRate = 0.7
     """Learning rate of the outer Nesterov SGD."""
-    outer_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
+    outer_momentum: Momentum = 0.8
     """Momentum of the outer Nesterov SGD, once ramped up."""
     momentum_ramp: Fraction = 0.5
     """Share of the run's rounds over which the outer momentum rises linearly from 0."""
     codec: Codec = "int4"
     """How pseudo-gradients and their averages are encoded on the wire, block by block."""
-    overlap_steps: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    overlap_steps: OverlapSteps | None = None
     """Inner steps that may run while a round is averaged; absent: a quarter of a round; 0: wait."""
 
     @property
@@ -190,7 +219,7 @@ class DilocoSection(Section):
 class SwarmSection(Section):
     """How peers meet."""
 
-    min_peers: Annotated[int, Field(ge=1, le=1000)] = 1
+    min_peers: MinPeers = 1
     """Below this many peers in a round the outer state does not advance."""
     gather_s: Annotated[float, Field(ge=0.0, le=3600.0)] = 30.0
     """Seconds that the first peers wait for `distributed.nodes` of them before round 0."""
@@ -212,9 +241,9 @@ class DistillationSection(Section):
 
     enabled: bool = False
     """Whether there is one."""
-    teacher: str | None = None
+    teacher: Source | None = None
     """A catalog name, a local folder, or a Hugging Face id; its vocabulary must be the student's."""
-    temperature: Annotated[float, Field(gt=0.0, le=100.0)] = 2.0
+    temperature: Temperature = 2.0
     """Softens both distributions before they are compared."""
     alpha: Fraction = 0.5
     """Share of the loss that comes from the teacher; the rest comes from the data."""
@@ -223,45 +252,45 @@ class DistillationSection(Section):
 class FieldsSection(Section):
     """What the columns of row formats (JSONL, CSV, Parquet) are called."""
 
-    text: str = "text"
+    text: Column = "text"
     """Text to learn from or to classify."""
-    pair: str | None = None
+    pair: Column | None = None
     """Second text of a pair (natural language inference); absent: single texts."""
-    label: str = "label"
+    label: Column = "label"
     """Class of a text: a name or a number."""
-    source: str = "source"
+    source: Column = "source"
     """Text that is turned into `target`."""
-    target: str | None = None
+    target: Column | None = None
     """Text to be written from `source`; absent: spans cut out of `text` are learnt (T5, arXiv:1910.10683)."""
-    tokens: str = "tokens"
+    tokens: Column = "tokens"
     """List of words."""
-    tags: str = "tags"
+    tags: Column = "tags"
     """List of their tags, one for each word, in the BIO scheme."""
-    question: str = "question"
+    question: Column = "question"
     """Question about the context."""
-    context: str = "context"
+    context: Column = "context"
     """Text that holds the answer."""
-    answers: str = "answers"
+    answers: Column = "answers"
     """SQuAD's form: `{"text": [...], "answer_start": [...]}`, both empty where there is no answer."""
 
 
 class DataSection(Section):
     """What is learnt from."""
 
-    seq_length: Annotated[int, Field(ge=8, le=1_048_576)] = 256
+    seq_length: SequenceLength = 256
     """Tokens in a sample; longer rows are cut, or split where the task can."""
-    data_path: str | None = None
+    data_path: Source | None = None
     """A file or a folder of text, JSONL, CSV or Parquet, or a dataset saved by Hugging Face `datasets`; absent (and no
     `dataset`): the source text of Python's standard library."""
-    dataset: str | None = None
+    dataset: Source | None = None
     """A catalog name or a Hugging Face id, in place of `data_path`."""
-    tokenizer: str | None = None
+    tokenizer: Source | None = None
     """How text becomes tokens: `bytes` (one token for each byte), a local folder, or a Hugging Face id; absent: as
     `model.source` does it, else bytes."""
-    normalization: Literal["none", "persian"] | None = None
+    normalization: Normalization | None = None
     """Unify the letters, digits and spaces of Persian text; absent: as the catalog says of the dataset, else none."""
     fields: FieldsSection = FieldsSection()
-    validation_split: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    validation_split: ValidationSplit = 0.2
     """Share of the documents (rows, in row formats) that is kept for validation, chosen by seed and content."""
 
 
@@ -272,7 +301,7 @@ class CheckpointSection(Section):
     """Inner steps between checkpoints, rounded up to a round's end."""
     keep: Annotated[int, Field(ge=1, le=1000)] = 2
     """The newest checkpoints that are kept, beside the best one."""
-    output_path: str | None = None
+    output_path: Source | None = None
     """Where the final model goes (`<output_path>/final`); absent: the data folder's `models/final/<session>`."""
 
 
@@ -283,5 +312,5 @@ class MonitoringSection(Section):
     """Seconds between two snapshots of `status.json` at most; every change of phase is written at once."""
     evaluation_rounds: PositiveInt = 1
     """The model is evaluated every this many rounds (of `diloco.inner_steps`, whatever the strategy)."""
-    evaluation_batches: Annotated[int, Field(ge=1, le=100_000)] = 16
+    evaluation_batches: Batches = 16
     """Batches of the validation split in one evaluation."""

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel
 
+from coordinator.api.requests import parse_model
 from cotrain.config import RunConfig, dump_config, parse_config
 from cotrain.errors import InvalidRequestError
-from cotrain.request import SessionRequest
+from cotrain.request import SessionRequest, request_field
+from cotrain.sections import (
+    SIZES,
+    Aggregation,
+    Codec,
+    FieldsSection,
+    Normalization,
+    Optimizer,
+    Precision,
+    Scheduler,
+    TaskName,
+    refusal,
+)
 
 
 def request(**fields: Any) -> SessionRequest:
-    return SessionRequest.model_validate({"name": "Shahnameh", **fields})
+    """A request as the coordinator reads it."""
+    return parse_model(json.dumps({"name": "Shahnameh", **fields}).encode(), SessionRequest)
 
 
 def test_a_name_is_enough_and_the_rest_has_the_configs_defaults() -> None:
@@ -105,35 +120,125 @@ def test_a_value_out_of_range_names_the_requests_own_field(fields: dict[str, Any
     [
         {"name": ""}, {"name": "x" * 121}, {"nmae": "x"}, {"training": {"batchsize": 3}}, {"model": {"size": "huge"}},
         {"training": {"learningRate": float("nan")}}, {"training": {"batchSize": 1.5}}, {"training": []},
+        {"name": "a\0b"}, {"description": "\0"}, {"data": {"dataPath": ""}}, {"data": {"dataPath": "a\nb"}},
+        {"model": {"source": "x" * 1001}}, {"data": {"fields": {"text": ""}}}, {"training": {"batchSize": True}},
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_schema_is_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidRequestError):
         request(**fields)
 
 
-requests = st.fixed_dictionaries(
-    {"name": st.text(min_size=1, max_size=120)},
-    optional={
-        "description": st.text(max_size=100),
-        "seed": st.integers(0, 2**31 - 1),
-        "training": st.fixed_dictionaries(
-            {},
-            optional={
-                "batchSize": st.integers(1, 65536),
-                "saveCheckpointEvery": st.integers(1, 99),
-                "learningRate": st.floats(1e-9, 10.0),
-            },
-        ),
-        "distributed": st.fixed_dictionaries({"nodes": st.integers(3, 99)}, optional={"minPeers": st.integers(1, 3)}),
-        "data": st.fixed_dictionaries({}, optional={"dataPath": st.text(max_size=40)}),
-    },
+# ---------------------------------------------------------------------------------------------- round trip
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Objects with any of these fields."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def one_of(literal: Any) -> st.SearchStrategy[str]:
+    return st.sampled_from(get_args(literal))
+
+
+steps = st.integers(1, 10**12)
+shares = st.floats(0.0, 1.0)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=100)
+sources = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=60)
+models = st.sampled_from(
+    [
+        (kind, size, task)
+        for kind, sizes in SIZES.items()
+        for size in sizes
+        for task in get_args(TaskName)
+        if not refusal(kind, task)
+    ]
 )
+requests = st.builds(
+    lambda model, parts: {
+        **parts,
+        "model": {"type": model[0], "size": model[1], **parts["model"]},
+        "training": {"task": model[2], **parts["training"]},
+    },
+    models,
+    st.fixed_dictionaries(
+        {
+            "name": texts.filter(bool),
+            "model": some(
+                source=sources, precision=one_of(Precision), dropout=st.floats(0.0, 0.99),
+                activationCheckpointing=st.booleans(), compile=st.booleans(),
+            ),
+            "training": some(
+                batchSize=st.integers(1, 65536), learningRate=st.floats(1e-9, 10.0), epochs=st.floats(1e-3, 1e5),
+                maxSteps=steps, optimizer=one_of(Optimizer), lrScheduler=one_of(Scheduler),
+                warmupSteps=st.integers(0, 10**12), weightDecay=shares,
+                gradientAccumulationSteps=st.integers(1, 65536), maxGradNorm=st.floats(1e-9, 1e9),
+                mixedPrecision=st.booleans(), enableEarlyStopping=st.booleans(), earlyStoppingPatience=steps,
+                saveCheckpointEvery=steps, validationSplit=st.floats(0.01, 0.99), enableDistillation=st.booleans(),
+            ),
+            "distillation": st.fixed_dictionaries(
+                {"teacher": sources}, optional={"temperature": st.floats(0.1, 100.0), "alpha": shares}
+            ),
+            "distributed": st.fixed_dictionaries(
+                {"nodes": st.integers(3, 10_000)},
+                optional={
+                    "gpusPerNode": st.integers(0, 64), "strategy": st.just("diloco"), "minPeers": st.integers(1, 3),
+                    "aggregation": one_of(Aggregation),
+                },
+            ),
+            "diloco": some(
+                innerSteps=st.integers(8, 100_000), fragments=st.integers(1, 8),
+                outerLearningRate=st.floats(1e-9, 10.0), outerMomentum=st.floats(0.0, 0.99), momentumRamp=shares,
+                codec=one_of(Codec), overlapSteps=st.integers(0, 10_000),
+            ),
+            "data": some(
+                tokenizer=sources, normalization=one_of(Normalization), seqLength=st.integers(8, 1_048_576),
+                fields=some(**{name: texts.filter(bool) for name in FieldsSection.model_fields}),
+            )
+            | some(dataPath=sources)
+            | some(dataset=sources),
+            "monitoring": some(evaluationRounds=steps, evaluationBatches=st.integers(1, 100_000)),
+        },
+        optional={"description": texts, "seed": st.integers(0, 2**31 - 1)},
+    ),
+)  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """What stands in a tree of objects, by its path."""
+    if not isinstance(value, dict):
+        return {path: value}
+    return {p: leaf for name, part in value.items() for p, leaf in leaves(part, f"{path}.{name}".strip(".")).items()}
+
+
+@settings(max_examples=150, deadline=None)
 @given(requests)
 def test_a_request_becomes_toml_and_the_same_config_again(fields: dict[str, Any]) -> None:
-    config = SessionRequest.model_validate(fields).to_config("s")
+    config = request(**fields).to_config("s")
     assert parse_config(dump_config(config)) == config
-    assert config.session.name == fields["name"]
+    # each value that was asked for stands in the config, and nowhere else than where its key says
+    found = {request_field(key): value for key, value in leaves(config.model_dump()).items()}
+    assert {path: found[path] for path in leaves(fields)} == leaves(fields)
+
+
+def test_requests_and_config_files_have_the_same_bounds() -> None:
+    asked, kept = (bounds(model) for model in (SessionRequest, RunConfig))
+    of_request = {request_field(key): allowed for key, allowed in kept.items()}
+    del asked["name"]  # must be given by people
+    assert len(asked) > 40
+    assert {path: of_request[path] for path in asked} == asked
+
+
+def bounds(model: type[BaseModel]) -> dict[str, Any]:
+    """What the JSON schema of a model allows, by the path of the field."""
+    schema = model.model_json_schema()
+    definitions = schema["$defs"]
+
+    def walk(node: dict[str, Any], path: str) -> dict[str, Any]:
+        node = definitions[node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        if "properties" in node:
+            parts = node["properties"].items()
+            return {p: b for name, part in parts for p, b in walk(part, f"{path}.{name}".strip(".")).items()}
+        allowed = [option for option in node.get("anyOf", [node]) if option != {"type": "null"}]
+        unsaid = ("title", "description", "default")
+        return {path: [{key: fact for key, fact in option.items() if key not in unsaid} for option in allowed]}
+
+    return walk(schema, "")
