@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
+from cotrain.dimensions import PRESETS, PUBLISHED
 from cotrain.errors import ConfigError
 from cotrain.sections import (
     PRETRAINING_TASK,
@@ -32,7 +33,7 @@ from cotrain.train.model import (
     parameter_layout,
 )
 from cotrain.train.optim import build_inner_optimizer
-from cotrain.train.presets import PRESETS, PUBLISHED, supported_pairs
+from cotrain.train.presets import supported_pairs
 from cotrain.train.spec import DataSpec
 from cotrain.train.tasks.base import Task
 from cotrain.train.tasks.metrics import IGNORE, Batch
