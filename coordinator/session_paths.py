@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from cotrain.catalog import is_hub_id, resolve_model
+from cotrain.catalog import is_hub_id, resolve_dataset, resolve_model
 from cotrain.config import BYTES, RunConfig
-from cotrain.errors import ConfigError
+from cotrain.errors import ConfigError, InvalidRequestError, NotFoundError
 from cotrain.paths import SharedPaths
+from cotrain.request import request_field
 from cotrain.sections import Section
 
 S = TypeVar("S", bound=Section)
@@ -33,6 +36,43 @@ def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
     if config.distillation.enabled and teacher is not None:
         distillation = _with(distillation, teacher=_model(models, teacher, field="distillation.teacher"))
     return _with(config, data=data, model=model, distillation=distillation)
+
+
+def check_names(config: RunConfig, shared: SharedPaths) -> None:
+    """Whether every path and name of a request leads somewhere that `confine` allows; what hub ids name is not fetched.
+
+    Raises InvalidRequestError that names the request's field, with near matches for a name that nothing has.
+    """
+    models, data = shared.root / "models", config.data
+    names = {"model.source": config.model.source, "data.tokenizer": None if data.tokenizer == BYTES else data.tokenizer}
+    if config.distillation.enabled:
+        names["distillation.teacher"] = config.distillation.teacher
+    for key, name in names.items():
+        with _as_request(key, "models"):
+            if name is not None:
+                _model(models, name, field=key)
+    with _as_request("data.data_path", "datasets"):
+        if data.data_path is not None:
+            inside(shared.root / "datasets", data.data_path, field="data.data_path")
+    with _as_request("data.dataset", "datasets"):
+        if data.dataset is not None:
+            resolve_dataset(data.dataset)
+
+
+@contextlib.contextmanager
+def _as_request(key: str, folder: str) -> Iterator[None]:
+    """Errors about a config's key as errors about the request, without the coordinator's own paths."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise InvalidRequestError(
+            error.message, field=request_field(key), hint=error.hint, details=error.details
+        ) from error
+    except ConfigError as error:
+        raise InvalidRequestError(
+            f"leads out of the coordinator's {folder}", field=request_field(key),
+            hint="name it relative to that folder",
+        ) from error  # fmt: skip
 
 
 def inside(folder: Path, path: str, *, field: str) -> Path:

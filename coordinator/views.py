@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 
@@ -10,8 +11,11 @@ from pydantic import Field
 from coordinator.lifecycle import UserAction, possible_actions
 from coordinator.models import LogRow, MetricRow, ParticipantRow, SessionRow
 from coordinator.projection import Projection
+from cotrain.catalog import DatasetEntry, ModelEntry
+from cotrain.estimate import Estimate
 from cotrain.protocol import Hardware
 from cotrain.request import CamelModel
+from cotrain.sections import ModelType, Normalization, TaskName
 from cotrain.status import Phase, State, Status
 
 ItemT = TypeVar("ItemT", bound=CamelModel)
@@ -52,6 +56,111 @@ class SessionView(CamelModel):
     validation_loss: float | None
     model_path: str
     possible_actions: list[UserAction]
+
+
+class MemoryView(CamelModel):
+    """Memory that one node needs at most, bytes. With GPUs, the first four are each GPU's."""
+
+    total_bytes: int
+    """Of the machine's own memory."""
+    gpu_bytes: int
+    """Of each GPU; 0 if the session trains on processors."""
+    weights_bytes: int
+    gradients_bytes: int
+    optimizer_bytes: int
+    activations_bytes: int
+    outer_state_bytes: int
+    """In shared memory (/dev/shm)."""
+    averaging_bytes: int
+    rounds_bytes: int
+    program_bytes: int
+
+
+class TrafficView(CamelModel):
+    """What one node sends and receives in a round, bytes, when all nominal nodes take part."""
+
+    sent_bytes: int
+    received_bytes: int
+    averaging_bytes: int
+    """Of both: the averaging alone."""
+    join_bytes: int
+    """Received once: the outer state. Data and models come on top."""
+    round_steps: int
+    """Inner steps in a round."""
+
+
+class EstimateView(CamelModel):
+    """What a session asks of each node."""
+
+    parameters: int
+    memory: MemoryView
+    traffic: TrafficView
+
+
+class AdviceView(CamelModel):
+    """Something to know about a request that is no mistake."""
+
+    field: str
+    """Path in the request; may be empty."""
+    message: str
+    hint: str = ""
+
+
+class OutlookView(CamelModel):
+    """What is known of a session before it runs."""
+
+    estimate: EstimateView | None
+    """null for a model that nobody knows the size of yet; `advice` says why."""
+    advice: list[AdviceView]
+
+
+class PreviewView(OutlookView):
+    """A request, worked out; nothing has been stored."""
+
+    config: str
+    """The TOML that it would make."""
+    shortage: str
+    """Why a node of `memoryBytes` could not take part; empty if it could, or if nothing was asked."""
+
+
+class OpenedView(SessionView, OutlookView):
+    """A session that has just been opened."""
+
+
+class ModelEntryView(CamelModel):
+    """A model of the catalog."""
+
+    id: str
+    """For `model.source`."""
+    name: str
+    type: ModelType
+    hugging_face_id: str
+    licence: str
+    verified: bool
+    """Whether id and licence were checked against its page."""
+    language: str
+    size_bytes: int
+    """Of the download, about."""
+
+
+class DatasetEntryView(CamelModel):
+    """A dataset of the catalog."""
+
+    id: str
+    """For `data.dataset`."""
+    name: str
+    task: TaskName
+    """What it is made for."""
+    hugging_face_id: str
+    licence: str
+    verified: bool
+    """Whether id and licence were checked against its page."""
+    language: str
+    size: str
+    files: str
+    normalization: Normalization
+    fields: dict[str, str]
+    """What its columns are called."""
 
 
 class ProgressView(Projection):
@@ -141,6 +250,26 @@ def session_view(row: SessionRow, progress: Projection, public_url: str) -> Sess
         join_command=f"cotrain node join {url}", model_path=row.model_path,
         possible_actions=possible_actions(row.state), **shared,
     )  # fmt: skip
+
+
+def estimate_view(found: Estimate) -> EstimateView:
+    """An estimate as people see it."""
+    memory = asdict(found.memory) | {"total_bytes": found.memory.total_bytes, "gpu_bytes": found.memory.gpu_bytes}
+    return EstimateView(
+        parameters=found.parameters,
+        memory=MemoryView(**{name: memory[name] for name in MemoryView.model_fields}),
+        traffic=TrafficView(**asdict(found.traffic)),
+    )
+
+
+def model_entry_view(entry: ModelEntry) -> ModelEntryView:
+    """An entry of the catalog."""
+    return ModelEntryView(**entry.model_dump())
+
+
+def dataset_entry_view(entry: DatasetEntry) -> DatasetEntryView:
+    """An entry of the catalog."""
+    return DatasetEntryView(**entry.model_dump(exclude_none=True))
 
 
 def progress_view(row: SessionRow, progress: Projection) -> ProgressView:

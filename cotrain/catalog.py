@@ -66,7 +66,7 @@ class DatasetEntry(CatalogEntry):
     """What its columns are called."""
 
 
-_Entry = TypeVar("_Entry", bound=CatalogEntry)
+EntryT = TypeVar("EntryT", bound=CatalogEntry)
 
 
 # --------------------------------------------------------------------------------------------- the files
@@ -80,7 +80,7 @@ def load_datasets() -> list[DatasetEntry]:
     return _load("datasets", DatasetEntry)
 
 
-def _load(kind: str, entry: type[_Entry]) -> list[_Entry]:
+def _load(kind: str, entry: type[EntryT]) -> list[EntryT]:
     path = configs_dir() / "catalog" / f"{kind}.toml"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8")).get(kind, [])
@@ -103,15 +103,16 @@ def _load(kind: str, entry: type[_Entry]) -> list[_Entry]:
 # --------------------------------------------------------------------------------------------- look-ups
 def find_model(name: str) -> ModelEntry:
     """The model of this id, name or hub id. Raises NotFoundError naming near matches."""
-    return _find(name, load_models(), "model")
+    return find_entry(name, load_models(), "model")
 
 
 def find_dataset(name: str) -> DatasetEntry:
     """The dataset of this id, name or hub id. Raises NotFoundError naming near matches."""
-    return _find(name, load_datasets(), "dataset")
+    return find_entry(name, load_datasets(), "dataset")
 
 
-def _match(name: str, entries: Sequence[_Entry]) -> _Entry | None:
+def match_entry(name: str, entries: Sequence[EntryT]) -> EntryT | None:
+    """The entry of this id, name or hub id; None if there is none."""
     wanted = name.strip().casefold()
     return next((entry for entry in entries if wanted in _names(entry)), None)
 
@@ -120,8 +121,9 @@ def _names(entry: CatalogEntry) -> tuple[str, str, str]:
     return entry.id, entry.name.casefold(), entry.hugging_face_id.casefold()
 
 
-def _find(name: str, entries: Sequence[_Entry], kind: str) -> _Entry:
-    if entry := _match(name, entries):
+def find_entry(name: str, entries: Sequence[EntryT], kind: str) -> EntryT:
+    """The entry of this id, name or hub id. Raises NotFoundError naming near matches; `kind` is what people call it."""
+    if entry := match_entry(name, entries):
         return entry
     names = {text: entry.id for entry in entries for text in _names(entry)}
     near = [names[text] for text in difflib.get_close_matches(name.casefold(), names, n=5, cutoff=0.4)]
@@ -143,7 +145,7 @@ def resolve_model(source: str) -> str:
 
     Raises NotFoundError, naming near matches, for anything else.
     """
-    if entry := _match(source, load_models()):
+    if entry := match_entry(source, load_models()):
         return entry.hugging_face_id
     if Path(source).is_dir() or is_hub_id(source):
         return source
@@ -155,7 +157,7 @@ def resolve_dataset(source: str) -> str:
 
     Raises NotFoundError, naming near matches, for anything else.
     """
-    if entry := _match(source, load_datasets()):
+    if entry := match_entry(source, load_datasets()):
         return entry.hugging_face_id
     return source if is_hub_id(source) else find_dataset(source).hugging_face_id
 

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from coordinator.api.callers import caller_of
 from coordinator.api.operations import CURSOR, IF_NONE_MATCH, LIMIT, NO_CONTENT, Answer, Parameter, operation
 from coordinator.api.requests import (
+    LARGEST_INTEGER,
     encode_cursor,
     integer_parameter,
     json_answer,
@@ -25,8 +26,19 @@ from coordinator.auth.permissions import Act, require
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.models import LogRow, MetricRow
+from coordinator.preview import outlook, preview
 from coordinator.sessions import Position, find_session
-from coordinator.views import LogView, MetricView, Page, ProgressView, SessionView, log_view, metric_view
+from coordinator.views import (
+    LogView,
+    MetricView,
+    OpenedView,
+    Page,
+    PreviewView,
+    ProgressView,
+    SessionView,
+    log_view,
+    metric_view,
+)
 from cotrain.errors import NotFoundError
 from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
@@ -39,23 +51,40 @@ _MAX_POINTS = 2000
 _POINTS = Parameter(
     "limit", {"type": "integer", "minimum": 1, "maximum": _MAX_POINTS, "default": _MAX_POINTS}, "how many points"
 )
+_MEMORY = Parameter(
+    "memoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
+    "memory of a node that would take part; 0: not asked",
+)  # fmt: skip
 _RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC 9110, 14)", place="header")
 
 
 @routes.post("/api/v1/sessions")
 @operation(
     "sessions", who="account", body=SessionRequest, errors=(409,),
-    answers={201: Answer("opened", SessionView, headers={"Location": "where it is"}, names={"id": "/id"})},
+    answers={201: Answer("opened", OpenedView, headers={"Location": "where it is"}, names={"id": "/id"})},
 )  # fmt: skip
 async def create_session(request: web.Request) -> web.Response:
-    """201 with the new session in state draft; it belongs to the caller."""
+    """201 with the new session in state draft, and what it will ask of each node; it belongs to the caller."""
     caller = await caller_of(request)
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
-    view = await request.app[COORDINATOR].sessions.create(wanted, owner=caller.account or "")
-    response = json_answer(view, status=201)
+    sessions, shared = request.app[COORDINATOR].sessions, request.app[COORDINATOR].settings.shared
+    expected = outlook(wanted, shared)
+    view = await sessions.create(wanted, owner=caller.account or "")
+    response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
     return response
+
+
+@routes.post("/api/v1/configs/preview")
+@operation(
+    "sessions", body=SessionRequest, answers={200: Answer("worked out", PreviewView)}, parameters=(_MEMORY,)
+)  # fmt: skip
+async def preview_config(request: web.Request) -> web.Response:
+    """What a session would be: its TOML, what it asks of each node, and what to know about it; nothing is stored."""
+    memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
+    wanted = parse_model(await read_body(request), SessionRequest)
+    return json_answer(preview(wanted, request.app[COORDINATOR].settings.shared, memory_bytes))
 
 
 @routes.get("/api/v1/sessions")
