@@ -23,8 +23,9 @@ SCALE_BYTES = 2
 PART_VALUES = 2**20
 """Values in a part of the vector; an audit repeats one part."""
 
-PROGRAM_BYTES = 900 * 2**20
-"""Python, torch, hivemind and p2pd, before there is a model. Measured: 0.6 to 0.8 GiB."""
+PROGRAM_BYTES = 800 * 2**20
+"""Python, torch, hivemind and p2pd, before there is a model. Measured beside other processes that share its libraries:
+about 0.6 GiB."""
 GPU_PROGRAM_BYTES = 2**30
 """What the driver and its libraries keep on a GPU. Not measured."""
 USABLE_SHARE = 0.9

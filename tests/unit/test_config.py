@@ -147,6 +147,8 @@ def test_one_line_is_a_config_and_a_file_may_be_as_large_as_allowed(tmp_path: Pa
 
 # ---------------------------------------------------------------------------------------------- writing
 fractions = st.floats(0, 1)
+plain = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=120)
+paths = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=50)
 configs = st.builds(
     RunConfig.model_validate,
     st.fixed_dictionaries(
@@ -156,8 +158,8 @@ configs = st.builds(
                 {},
                 optional={
                     "id": st.from_regex(r"\A[a-z0-9][a-z0-9-]{0,62}\Z"),
-                    "name": st.text(max_size=120),
-                    "description": st.text(max_size=200),
+                    "name": plain,
+                    "description": plain,
                     "seed": st.integers(0, 2**31 - 1),
                 },
             ),
@@ -180,7 +182,7 @@ configs = st.builds(
                 },
             ),
             "swarm": st.fixed_dictionaries({"min_peers": st.integers(1, 4)}),
-            "data": st.fixed_dictionaries({"data_path": st.text(max_size=50)}),
+            "data": st.fixed_dictionaries({"data_path": paths}),
         },
     ),
 )

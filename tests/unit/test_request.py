@@ -40,6 +40,16 @@ def test_a_name_is_enough_and_the_rest_has_the_configs_defaults() -> None:
     assert config.model_copy(update={"session": RunConfig().session}) == RunConfig()
 
 
+def test_what_is_left_out_has_the_defaults_that_people_were_promised() -> None:
+    config = request().to_config("s")
+    train = config.train
+    assert (train.epochs, train.batch_size, train.learning_rate, train.optimizer) == (10, 32, 0.001, "adamw")
+    assert (train.lr_scheduler, train.warmup_steps, train.weight_decay) == ("cosine", 500, 0.01)
+    assert (train.gradient_accumulation_steps, train.max_grad_norm, train.mixed_precision) == (4, 1.0, True)
+    assert (train.early_stopping, train.early_stopping_patience) == (True, 3)
+    assert (config.checkpoint.interval, config.distillation.enabled, config.data.validation_split) == (100, False, 0.2)
+
+
 def test_every_field_reaches_its_place() -> None:
     config = request(
         description="verses", seed=7,
