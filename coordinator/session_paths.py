@@ -53,7 +53,8 @@ def check_names(config: RunConfig, shared: SharedPaths) -> None:
                 _model(models, name, field=key)
     with _as_request("data.data_path", "datasets"):
         if data.data_path is not None:
-            inside(shared.root / "datasets", data.data_path, field="data.data_path")
+            # it may come later, but must be a path that can be looked for
+            inside(shared.root / "datasets", data.data_path, field="data.data_path").exists()
     with _as_request("data.dataset", "datasets"):
         if data.dataset is not None:
             resolve_dataset(data.dataset)
@@ -67,6 +68,10 @@ def _as_request(key: str, folder: str) -> Iterator[None]:
     except NotFoundError as error:
         raise InvalidRequestError(
             error.message, field=request_field(key), hint=error.hint, details=error.details
+        ) from error
+    except OSError as error:  # a name that is too long for the file system, above all
+        raise InvalidRequestError(
+            f"cannot be a path: {error.strerror}", field=request_field(key), hint=f"name a file or folder in {folder}"
         ) from error
     except ConfigError as error:
         raise InvalidRequestError(

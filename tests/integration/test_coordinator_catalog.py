@@ -69,6 +69,8 @@ async def test_a_preview_explains_why_a_node_is_too_small(client: Client) -> Non
             {"training": {"enableDistillation": True}, "distillation": {"teacher": "t5-fx"}}, "distillation.teacher",
             "did you mean t5-fa",
         ),
+        ({"data": {"dataPath": "x" * 300}}, "data.dataPath", "name a file"),
+        ({"data": {"tokenizer": "x" * 300}}, "data.tokenizer", "name a file"),
         ({"training": {"batchSize": 0}}, "training.batchSize", ""),
         ({"distributed": {"nodes": 1, "minPeers": 2}}, "distributed.minPeers", "expect more nodes"),
         ({"model": {"type": "llama2", "size": "8B"}}, "model.size", "7B"),
