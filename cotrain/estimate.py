@@ -41,6 +41,8 @@ _SECOND_ATTENTION = 5.0
 """Widths of the model that a decoder's attention to the encoder adds."""
 _LOGIT_BYTES = 16
 """For each token and word of the vocabulary: logits, their logarithms, and the gradients of both."""
+_ALLOCATOR_SHARE = 1.25
+"""What the allocator holds for activations and their gradients, over what is kept."""
 _SCORE_BYTES, _DROPPED_SCORE_BYTES = 4, 12
 """For each head and pair of tokens, where attention keeps its scores; with dropout."""
 
@@ -226,7 +228,7 @@ def _activations(config: RunConfig, facts: ModelFacts) -> int:
         kept = (layer + second) * (size.layers + 1)
     mask = 0 if config.task == "causal-lm" else FP32_BYTES * length * length
     logits = 0 if config.task in UNDERSTANDING_TASKS else _LOGIT_BYTES * length * facts.vocabulary
-    return math.ceil(samples * (kept + mask + logits))
+    return math.ceil(_ALLOCATOR_SHARE * samples * (kept + mask + logits))
 
 
 def _scores(config: RunConfig, kind: ModelType) -> int:

@@ -88,7 +88,7 @@ def test_activations_are_estimated_from_above(kind: ModelType, changes: dict[str
     assert facts is not None
     kept = kept_by_autograd(section, samples, length)
     said = estimate_memory(config, facts).activations_bytes
-    assert kept < said < 2.5 * kept
+    assert kept < said < 3 * kept
 
 
 def kept_by_autograd(section: ModelSection, samples: int, length: int) -> int:
