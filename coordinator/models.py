@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cotrain.membership.certificate import Role
@@ -46,6 +46,12 @@ class SessionRow(Base):
     checkpointer_status: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     owner: Mapped[str] = mapped_column(String(128), default="")
     """The account that opened it; empty for one from before there were owners."""
+    dataset: Mapped[str] = mapped_column(String(128), default="")
+    """What it trains on, by a key that is the same for the same data; empty where that is not known."""
+    shares_dataset: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether others may train on the same data at the same time."""
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    """What a peer needs, as estimated; 0 where that is not known."""
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -57,6 +63,7 @@ class ParticipantRow(Base):
     __table_args__ = (
         UniqueConstraint("session_id", "peer_id"),
         Index("ix_participants_account", "session_id", "account"),
+        Index("ix_participants_created", "session_id", "created_at", "id"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -205,3 +212,119 @@ class CertificateRow(Base):
     expires_at: Mapped[float]
     revoked_at: Mapped[float | None] = mapped_column(default=None)
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class JobRow(Base):
+    """A task in the queue: a session's training, or the evaluation of a model."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_queue", "state", "priority", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    session_id: Mapped[str] = _session_key(index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    """`queued`, `running`, `done`, `failed` or `cancelled`."""
+    priority: Mapped[int] = mapped_column(Integer, default=0)
+    """Greater ones come first."""
+    wait_reason: Mapped[str] = mapped_column(Text, default="")
+    """Why it is still queued, for people."""
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    error_msg: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[float]
+    started_at: Mapped[float | None] = mapped_column(default=None)
+    ended_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class AssetRow(Base):
+    """A file in the data folder, by content; sessions name theirs in their manifest."""
+
+    __tablename__ = "assets"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    """What it is for; any word, so that other kinds can be kept as well."""
+    name: Mapped[str] = mapped_column(String(255))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    path: Mapped[str] = mapped_column(Text)
+    """Relative to the data folder."""
+    source: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[float]
+    last_used_at: Mapped[float] = mapped_column(index=True)
+    """Clean-up takes those that nobody has used for longest."""
+
+
+class DatasetRow(Base):
+    """Data that sessions have trained on."""
+
+    __tablename__ = "datasets"
+
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """SHA-256 of the prepared samples."""
+    name: Mapped[str] = mapped_column(String(200))
+    source: Mapped[str] = mapped_column(Text)
+    task: Mapped[str] = mapped_column(String(64), default="")
+    samples: Mapped[int] = mapped_column(BigInteger, default=0)
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[float]
+
+
+class ModelRow(Base):
+    """A named model; what was trained are its versions."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(String(120), unique=True)
+    owner: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[float]
+
+
+class ModelVersionRow(Base):
+    """What one session made of a model. It outlives the session."""
+
+    __tablename__ = "model_versions"
+
+    model_id: Mapped[str] = mapped_column(String(63), ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    session_id: Mapped[str | None] = mapped_column(
+        String(63), ForeignKey("sessions.id", ondelete="SET NULL"), index=True
+    )
+    config: Mapped[str] = mapped_column(Text)
+    """The TOML that it was trained from."""
+    data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
+    """Of `datasets`; the row there may be gone."""
+    contributors: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    path: Mapped[str] = mapped_column(Text)
+    """Relative to the data folder; empty once its files have been removed."""
+    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    created_at: Mapped[float]
+
+
+class CatalogEntryRow(Base):
+    """A model or a dataset that somebody has added to the catalog."""
+
+    __tablename__ = "catalog_entries"
+
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    """`model` or `dataset`."""
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128))
+    entry: Mapped[dict[str, Any]]
+    created_at: Mapped[float]
+
+
+class IdempotencyRow(Base):
+    """What a request with an `Idempotency-Key` was answered."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (Index("ix_idempotency_keys_created", "created_at"),)
+
+    account: Mapped[str] = mapped_column(String(128), primary_key=True)
+    key: Mapped[str] = mapped_column(String(200), primary_key=True)
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    """Of method, path and body."""
+    answer: Mapped[str] = mapped_column(Text)
+    """The model as JSON, sealed where it holds a secret."""
+    created_at: Mapped[float]

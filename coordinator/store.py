@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, delete, event, func, select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from coordinator.database import (
+    URL_VARIABLE,
+    DatabaseError,
+    check_durability,
+    check_file,
+    check_foreign_keys,
+    connection_failures,
+    open_database,
+)
 from coordinator.models import EventRow
+from coordinator.schema import Migrated, upgrade_schema
 from cotrain.protocol import Event, EventType
 from cotrain.status import now
 
 Publish = Callable[[str, Event], None]
 
-_MIGRATIONS = Path(__file__).resolve().parent / "migrations"
-_PRAGMAS = (
-    "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",  # an acknowledged write must outlive a power cut
-    "PRAGMA busy_timeout=5000",
-    "PRAGMA foreign_keys=ON",
-)
-_IMMEDIATE = "begin_immediate"
+_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, *connection_failures())
 _PROGRESS_KEPT = 2048
 _PRUNE_EVERY = 256
 
@@ -63,34 +63,41 @@ class Store:
 
     def __init__(self, url: str, publish: Publish):
         self._publish = publish
-        self._engine = create_async_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
-        self._writing = self._engine.execution_options(**{_IMMEDIATE: True})
+        self._database = open_database(url)
         self._writer = asyncio.Lock()
 
-    async def migrate(self) -> None:
-        """Bring the schema up to date."""
-        async with self._writing.begin() as connection:
-            await connection.run_sync(upgrade_schema)
+    async def migrate(self) -> Migrated:
+        """Bring the schema up to date. Raises DatabaseError if that cannot be; the store is closed then."""
+        try:
+            check_file(self._database.migrating.url)
+            async with self._database.migrating.begin() as connection:
+                migrated = await connection.run_sync(_migrate)
+        except DatabaseError:
+            await self.close()
+            raise
+        except _FAILURES as error:
+            await self.close()
+            raise DatabaseError(f"cannot be opened: {_first_line(error)}", field=URL_VARIABLE) from error
+        # with them goes what migrations need and nothing else may have
+        await self._database.migrating.dispose()
+        return migrated
 
     async def close(self) -> None:
         """Let go of every connection, after a write that is under way."""
         async with self._writer:
-            await self._engine.dispose()
+            await self._database.reading.dispose()
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """One consistent view."""
-        async with AsyncSession(self._engine, expire_on_commit=False) as rows:
+        async with AsyncSession(self._database.reading, expire_on_commit=False) as rows:
             yield rows
 
     @contextlib.asynccontextmanager
     async def write(self) -> AsyncIterator[Transaction]:
         """One transaction, committed when the block ends and rolled back when it raises."""
         async with self._writer:
-            async with AsyncSession(self._writing, expire_on_commit=False) as rows, rows.begin():
+            async with AsyncSession(self._database.writing, expire_on_commit=False) as rows, rows.begin():
                 transaction = Transaction(rows)
                 yield transaction
             # still under the lock: listeners hear events in the order of their numbers
@@ -115,23 +122,14 @@ async def events_after(rows: AsyncSession, session: str, after: int, limit: int)
     ]
 
 
-def upgrade_schema(connection: Connection) -> None:
-    """Run the migrations that this database has not seen yet."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _migrate(connection: Connection) -> Migrated:
+    check_durability(connection)
+    migrated = upgrade_schema(connection)
+    check_foreign_keys(connection)
+    return migrated
 
 
-def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:
-    # sqlite3 would open transactions by itself, and late; `_begin_sqlite` does it instead
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(pragma)
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+def _first_line(error: Exception) -> str:
+    """The driver's own words, without the statement that SQLAlchemy adds."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause).partition("\n")[0] or type(cause).__name__

@@ -1,28 +1,30 @@
-"""The store: schema, durability settings, order and atomicity of events."""
+"""The store, on both databases: schema, durability, order and atomicity of events."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from coordinator.models import Base, SessionRow
-from coordinator.store import Store, events_after, last_seq, upgrade_schema
+from coordinator.database import DatabaseError, open_database, parse_url
+from coordinator.models import SessionRow
+from coordinator.store import Store, events_after, last_seq
+from cotrain.errors import ConfigError
 from cotrain.protocol import Event
+from tests.databases import BOTH, PostgresServer
+from tests.integration.coordinator_fixtures import until
 
 
 class Opened:
     """A store with one session, and what it has published."""
 
-    def __init__(self, path: Path):
+    def __init__(self, url: str):
         self.published: list[Event] = []
-        self.store = Store(f"sqlite+aiosqlite:///{path}", lambda _session, event: self.published.append(event))
+        self.store = Store(url, lambda _session, event: self.published.append(event))
 
 
 def session_row() -> SessionRow:
@@ -31,8 +33,8 @@ def session_row() -> SessionRow:
 
 
 @pytest.fixture
-async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
-    opened = Opened(tmp_path / "db.sqlite3")
+async def opened(database_url: str) -> AsyncIterator[Opened]:
+    opened = Opened(database_url)
     await opened.store.migrate()
     async with opened.store.write() as transaction:
         transaction.rows.add(session_row())
@@ -40,17 +42,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opened]:
     await opened.store.close()
 
 
-async def test_the_migrations_make_exactly_the_tables(tmp_path: Path) -> None:
-    def differences(connection: Connection) -> list[object]:
-        upgrade_schema(connection)
-        return list(compare_metadata(MigrationContext.configure(connection), Base.metadata))
-
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'db.sqlite3'}")
-    async with engine.begin() as connection:
-        assert await connection.run_sync(differences) == []
-    await engine.dispose()
-
-
+@BOTH
 async def test_migrating_twice_changes_nothing(opened: Opened) -> None:
     await opened.store.migrate()
     async with opened.store.read() as rows:
@@ -66,6 +58,7 @@ async def test_pragmas(opened: Opened, pragma: str, value: object) -> None:
         assert await rows.scalar(text(f"PRAGMA {pragma}")) == value
 
 
+@BOTH
 async def test_concurrent_writers_number_events_without_gaps_and_publish_in_order(opened: Opened) -> None:
     async def write(number: int) -> None:
         async with opened.store.write() as transaction:
@@ -78,6 +71,7 @@ async def test_concurrent_writers_number_events_without_gaps_and_publish_in_orde
         assert await last_seq(rows, "s") == 20
 
 
+@BOTH
 async def test_what_fails_is_neither_stored_nor_published(opened: Opened) -> None:
     async def fail() -> None:
         async with opened.store.write() as transaction:
@@ -91,6 +85,7 @@ async def test_what_fails_is_neither_stored_nor_published(opened: Opened) -> Non
         assert await last_seq(rows, "s") == 0
 
 
+@BOTH
 async def test_old_progress_is_pruned_and_nothing_else(opened: Opened) -> None:
     async with opened.store.write() as transaction:
         await transaction.emit("s", "session.state", {})
@@ -100,3 +95,124 @@ async def test_old_progress_is_pruned_and_nothing_else(opened: Opened) -> None:
         kept = await events_after(rows, "s", 0, 5000)
     assert kept[0].type == "session.state"
     assert [event.seq for event in kept[1:]] == list(range(2304 - 2048, 2305))
+
+
+@BOTH
+async def test_a_reader_sees_one_state_and_changes_nothing(opened: Opened) -> None:
+    async with opened.store.read() as rows:
+        before = await last_seq(rows, "s")
+        async with opened.store.write() as transaction:
+            await transaction.emit("s", "training.log", {})
+        assert await last_seq(rows, "s") == before
+    async with opened.store.read() as rows:
+        assert await last_seq(rows, "s") == before + 1
+
+
+@BOTH
+async def test_writers_of_two_programs_take_turns(opened: Opened, database_url: str) -> None:
+    other = Opened(database_url)
+
+    async def write(store: Store) -> None:
+        async with store.write() as transaction:
+            await transaction.emit("s", "training.log", {})
+
+    await asyncio.gather(*(write(store) for _ in range(10) for store in (opened.store, other.store)))
+    async with opened.store.read() as rows:
+        assert await last_seq(rows, "s") == 20
+    await other.store.close()
+
+
+@BOTH
+async def test_what_belongs_to_a_session_goes_with_it_and_nothing_comes_without_one(opened: Opened) -> None:
+    async with opened.store.write() as transaction:
+        await transaction.emit("s", "training.log", {})
+        await transaction.rows.flush()
+        await transaction.rows.delete(await transaction.rows.get_one(SessionRow, "s"))
+    async with opened.store.read() as rows:
+        assert await last_seq(rows, "s") == 0
+    with pytest.raises(DBAPIError, match=r"(?i)foreign key"):
+        async with opened.store.write() as transaction:
+            await transaction.emit("nobody's", "training.log", {})
+
+
+@BOTH
+async def test_any_text_can_be_stored_and_looked_for(opened: Opened) -> None:
+    async with opened.store.write() as transaction:
+        row = await transaction.rows.get_one(SessionRow, "s")
+        row.name, row.description = "a\x00b", "متن 😀"
+        row.progress = {"text": "a\x00b"}
+    async with opened.store.read() as rows:
+        row = await rows.get_one(SessionRow, "s")
+        assert row.name in ("a\x00b", "a\ufffdb")  # PostgreSQL's text has no NUL
+        assert (row.description, row.progress) == ("متن 😀", {"text": "a\x00b"})
+        assert await rows.get(SessionRow, "s\x00") is None
+
+
+@BOTH
+async def test_the_greatest_numbers_and_finest_times_come_back(opened: Opened) -> None:
+    async with opened.store.write() as transaction:
+        row = await transaction.rows.get_one(SessionRow, "s")
+        row.memory_bytes, row.created_at = 2**62, 1_790_000_000.123456
+    async with opened.store.read() as rows:
+        row = await rows.get_one(SessionRow, "s")
+        assert (row.memory_bytes, row.created_at) == (2**62, 1_790_000_000.123456)
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes", "synchronous_commit"])
+async def test_a_server_that_answers_before_it_has_written_is_refused(
+    postgres_server: PostgresServer, setting: str
+) -> None:
+    url = postgres_server.new_database()
+    postgres_server.configure(f"ALTER SYSTEM SET {setting} = off")
+    postgres_server.configure("SELECT pg_reload_conf()")
+
+    async def is_refused() -> bool:
+        store = Opened(url).store
+        with contextlib.suppress(DatabaseError):
+            await store.migrate()
+            await store.close()
+            return False
+        return True
+
+    try:
+        # the server reads its settings again when it comes to it
+        await until(is_refused)
+        with pytest.raises(DatabaseError, match=f"{setting} = off"):
+            await Opened(url).store.migrate()
+    finally:
+        postgres_server.configure(f"ALTER SYSTEM RESET {setting}")
+        postgres_server.configure("SELECT pg_reload_conf()")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("nonsense:secret", "is no URL"),
+        ("mysql://u:secret@h/d", "is no database that cotrain knows"),
+        ("sqlite://", "names no file"),
+        ("sqlite+aiosqlite:///:memory:", "names no file"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_explained_without_their_password(url: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as raised:
+        open_database(url)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_plain_url_gets_its_driver() -> None:
+    assert parse_url("postgres://u@h/d").drivername == "postgresql+asyncpg"
+    assert parse_url("sqlite:////tmp/x").drivername == "sqlite+aiosqlite"
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@/none?host=/nowhere", "sqlite:////nowhere/at/all.sqlite3"])
+async def test_a_database_that_is_not_there_is_told(url: str) -> None:
+    with pytest.raises(DatabaseError, match="cannot be opened") as raised:
+        await Opened(url).store.migrate()
+    assert raised.value.field == "COTRAIN_DATABASE_URL"
+    assert "\n" not in str(raised.value)
+
+
+async def test_a_database_that_does_not_let_in_is_told(postgres_server: PostgresServer) -> None:
+    url = postgres_server.new_database().replace("cotrain@", "stranger@")
+    with pytest.raises(DatabaseError, match='role "stranger" does not exist'):
+        await Opened(url).store.migrate()
