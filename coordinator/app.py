@@ -18,6 +18,7 @@ from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
 from coordinator.context import COORDINATOR, Coordinator, build_coordinator
 from coordinator.ingest import CHECKPOINTER
+from coordinator.metrics import thin_forever
 from coordinator.problem import REQUEST_ID, REQUEST_ID_HEADER, problems
 from coordinator.settings import Settings
 from cotrain.errors import ForbiddenError
@@ -51,7 +52,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend((_store, _progress, _certificates, _checkpointer, _status_files, _finishing))
+    app.cleanup_ctx.extend((_store, _progress, _metrics, _certificates, _checkpointer, _status_files, _finishing))
     return app
 
 
@@ -94,6 +95,11 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
 
 async def _progress(app: web.Application) -> AsyncIterator[None]:
     async with _background("progress", app[COORDINATOR].pump.run):
+        yield
+
+
+async def _metrics(app: web.Application) -> AsyncIterator[None]:
+    async with _background("metrics", partial(thin_forever, app[COORDINATOR].store)):
         yield
 
 

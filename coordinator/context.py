@@ -17,6 +17,7 @@ from coordinator.certificates import Certificates
 from coordinator.checkpointer_messages import Judged
 from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.hub import Hub
+from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
@@ -46,6 +47,7 @@ class Coordinator:
     logins: Logins
     certificates: Certificates
     limits: Limits
+    idempotency: Idempotency
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -84,5 +86,5 @@ def build_coordinator(settings: Settings) -> Coordinator:
         sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
-        certificates=certificates,
+        certificates=certificates, idempotency=Idempotency(store),
     )  # fmt: skip

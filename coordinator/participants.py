@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.auth.bonds import Bonds
 from coordinator.auth.limits import Limits
 from coordinator.auth.tokens import new_token, token_matches, token_sha256
 from coordinator.certificates import Certificates
+from coordinator.idempotency import Keep, keep_nothing
 from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
 from coordinator.models import ParticipantRow, RunRow, SessionRow
 from coordinator.problem import RETRY_AFTER, UpgradeRequiredError
@@ -30,6 +31,9 @@ from cotrain.errors import ConflictError, ForbiddenError, NotAuthorizedError, No
 from cotrain.identity.account import Account
 from cotrain.protocol import PROTOCOL_VERSION, Asset, RegisterAnswer, RegisterRequest, RenewAnswer, Welcome
 from cotrain.status import Status, now
+
+Position = tuple[float, str]
+"""Where a page of participants begins: creation time and id of the last one seen."""
 
 _RETRY_AFTER_S = 2
 _RUNS_IN_WELCOME = 32
@@ -55,8 +59,13 @@ class Participants:
         self._limits = limits
         self._initial_peers = initial_peers
 
-    async def register(self, session: str, request: RegisterRequest, account: Account) -> RegisterAnswer:
+    async def register(
+        self, session: str, request: RegisterRequest, account: Account, keep: Keep = keep_nothing
+    ) -> RegisterAnswer:
         """Admit a peer of this account; one that is known gets a new token and its old one ends.
+
+        Args:
+            keep: is given the answer, in the transaction that admits; the bond has been redeemed in one before it.
 
         Raises NotFoundError, ConflictError (nothing to join, or another account's peer), UnreachableError (not yet),
         MembershipError or NotAuthorizedError (the bond), ForbiddenError (removed), RateLimitedError.
@@ -72,11 +81,13 @@ class Participants:
             participant = await self._admit(transaction, session, request, str(account))
             participant.token_sha256 = token_sha256(token)
             membership = await self._certificates.issue(transaction, participant)
-        return RegisterAnswer(
-            participant=participant.id, token=token, session=session, initial_peers=initial_peers,
-            config=row.config, membership=membership,
-            assets=[Asset.model_validate(asset) for asset in row.assets],
-        )  # fmt: skip
+            answer = RegisterAnswer(
+                participant=participant.id, token=token, session=session, initial_peers=initial_peers,
+                config=row.config, membership=membership,
+                assets=[Asset.model_validate(asset) for asset in row.assets],
+            )  # fmt: skip
+            await keep(transaction, answer)
+        return answer
 
     async def _admit(
         self, transaction: Transaction, session: str, request: RegisterRequest, account: str
@@ -196,20 +207,28 @@ class Participants:
             for row in stale.all():
                 await announce(transaction, row, None, connected=False)
 
-    async def page(self, session: str) -> ParticipantsPage:
-        """Everybody who registered, in that order. Raises NotFoundError."""
+    async def oldest_first(
+        self, session: str, after: Position | None, limit: int
+    ) -> tuple[ParticipantsPage, Position | None]:
+        """At most `limit` of those who registered after `after`, and where the next page begins (None at the end).
+
+        Raises NotFoundError.
+        """
+        query = (
+            select(ParticipantRow).where(ParticipantRow.session_id == session)
+            .order_by(ParticipantRow.created_at, ParticipantRow.id).limit(limit + 1)
+        )  # fmt: skip
+        if after is not None:
+            query = query.where(tuple_(ParticipantRow.created_at, ParticipantRow.id) > after)
         async with self._store.read() as rows:
-            session_row = await find_session(rows, session)
-            found = await rows.scalars(
-                select(ParticipantRow).where(ParticipantRow.session_id == session)
-                .order_by(ParticipantRow.created_at, ParticipantRow.id)
-            )  # fmt: skip
-            listed = found.all()
-        checkpointer = session_row.checkpointer_status
-        return ParticipantsPage(
+            checkpointer = (await find_session(rows, session)).checkpointer_status
+            found = list(await rows.scalars(query))
+        listed = found[:limit]
+        page = ParticipantsPage(
             items=[self._view(row) for row in listed],
             checkpointer=peer_view(Status.model_validate(checkpointer) if checkpointer else None),
         )
+        return page, (listed[-1].created_at, listed[-1].id) if len(found) > limit else None
 
     def _view(self, row: ParticipantRow) -> ParticipantView:
         connected = row.id in self._uplinks.connected(row.session_id)

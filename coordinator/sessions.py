@@ -19,6 +19,7 @@ from coordinator.auth.limits import Limits
 from coordinator.certificates import Certificates
 from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Release, Saved
 from coordinator.hub import CLOSE_NORMAL, Hub
+from coordinator.idempotency import Keep, keep_nothing
 from coordinator.lifecycle import (
     DELETABLE_STATES,
     FOLLOWED_STATES,
@@ -74,8 +75,11 @@ class Sessions:
         self._send = send
         self._finishing: dict[str, asyncio.Task[None]] = {}
 
-    async def create(self, request: SessionRequest, owner: str) -> SessionView:
+    async def create(self, request: SessionRequest, owner: str, keep: Keep = keep_nothing) -> SessionView:
         """A new session of this account in state draft, with its config on disk.
+
+        Args:
+            keep: is given the answer, in the transaction.
 
         Raises InvalidRequestError, or RateLimitedError if the account has too many that have not ended.
         """
@@ -93,7 +97,9 @@ class Sessions:
             transaction.rows.add(row)
             await transaction.rows.flush()
             await transaction.emit(session, "session.state", state_event(row, previous=None))
-        return self._view(row)
+            view = self._view(row)
+            await keep(transaction, view)
+        return view
 
     async def get(self, session: str) -> SessionView:
         """Raises NotFoundError."""
@@ -120,12 +126,17 @@ class Sessions:
         following = (page[-1].created_at, page[-1].id) if len(found) > limit else None
         return [self._view(row) for row in page], following
 
-    async def act(self, session: str, action: UserAction) -> SessionView:
-        """Do what a person asks. Raises NotFoundError, or ConflictError with what is possible instead."""
+    async def act(self, session: str, action: UserAction, keep: Keep = keep_nothing) -> SessionView:
+        """Do what a person asks; `keep` is given the answer, in the transaction.
+
+        Raises NotFoundError, or ConflictError with what is possible instead.
+        """
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
             followed = row.state in FOLLOWED_STATES
             await change_state(transaction, row, action)
+            view = self._view(row)
+            await keep(transaction, view)
         if action == "start":
             self._send(await self._follow(row))
         elif action == "stop":
@@ -135,7 +146,7 @@ class Sessions:
             if followed:
                 self._send(Release(session=session))
         self._push_wish(row)
-        return self._view(row)
+        return view
 
     async def delete(self, session: str) -> None:
         """Remove the session, its config and its logs; the final model stays.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import hdrs, web
+from pydantic import TypeAdapter
 
 from coordinator.api.callers import caller_of
-from coordinator.api.operations import NO_CONTENT, Answer, operation
-from coordinator.api.requests import json_answer, parse_model, read_body
+from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
+from coordinator.api.repeats import once
+from coordinator.api.requests import encode_cursor, json_answer, page_limit, parse_model, read_body, read_cursor
 from coordinator.auth.permissions import may, require
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR
-from coordinator.participants import check_protocol
+from coordinator.participants import Position, check_protocol
 from coordinator.views import ParticipantsPage
 from cotrain.errors import NotAuthorizedError
 from cotrain.identity.account import Account
@@ -18,6 +22,8 @@ from cotrain.protocol import PROTOCOL_VERSION, RegisterAnswer, RegisterRequest, 
 from cotrain.request import CamelModel
 
 routes = web.RouteTableDef()
+
+_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
 class _Versioned(CamelModel, extra="ignore"):
@@ -30,6 +36,7 @@ class _Versioned(CamelModel, extra="ignore"):
 @operation(
     "participants", who="account", body=RegisterRequest, errors=(409, 426, 503),
     answers={201: Answer("registered", RegisterAnswer, names={"participant": "/participant"})},
+    parameters=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 async def register(request: web.Request) -> web.Response:
     """201 with what a node needs to begin; 401 without a sign-in."""
@@ -40,16 +47,21 @@ async def register(request: web.Request) -> web.Response:
     require("register", caller)
     assert caller.account is not None
     wanted = parse_model(body, RegisterRequest)
-    participants = request.app[COORDINATOR].participants
-    answer = await participants.register(request.match_info["id"], wanted, Account.parse(caller.account))
-    return json_answer(answer, status=201)
+    work = partial(
+        request.app[COORDINATOR].participants.register, request.match_info["id"], wanted, Account.parse(caller.account)
+    )
+    return json_answer(await once(request, caller.account, RegisterAnswer, work, secret=True), status=201)
 
 
 @routes.get("/api/v1/sessions/{id}/participants")
-@operation("participants", answers={200: Answer("all of them", ParticipantsPage)})
+@operation("participants", answers={200: Answer("a page", ParticipantsPage)}, parameters=(LIMIT, CURSOR))
 async def list_participants(request: web.Request) -> web.Response:
-    """Everybody who registered, and the checkpointer's own state."""
-    return json_answer(await request.app[COORDINATOR].participants.page(request.match_info["id"]))
+    """Everybody who registered, oldest first, and the checkpointer's own state."""
+    after = read_cursor(request, _POSITION)
+    page, following = await request.app[COORDINATOR].participants.oldest_first(
+        request.match_info["id"], after, page_limit(request)
+    )
+    return json_answer(page.model_copy(update={"next_cursor": encode_cursor(following)}))
 
 
 @routes.post("/api/v1/sessions/{id}/participants/{participant}/renew")

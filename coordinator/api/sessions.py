@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -11,7 +12,17 @@ from pydantic import TypeAdapter
 from sqlalchemy import select
 
 from coordinator.api.callers import caller_of
-from coordinator.api.operations import CURSOR, IF_NONE_MATCH, LIMIT, NO_CONTENT, Answer, Parameter, operation
+from coordinator.api.operations import (
+    CURSOR,
+    IDEMPOTENCY_KEY,
+    IF_NONE_MATCH,
+    LIMIT,
+    NO_CONTENT,
+    Answer,
+    Parameter,
+    operation,
+)
+from coordinator.api.repeats import once
 from coordinator.api.requests import (
     LARGEST_INTEGER,
     encode_cursor,
@@ -25,7 +36,8 @@ from coordinator.api.requests import (
 from coordinator.auth.permissions import Act, require
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
-from coordinator.models import LogRow, MetricRow
+from coordinator.metrics import MAX_POINTS, curve
+from coordinator.models import LogRow
 from coordinator.preview import outlook, preview
 from coordinator.sessions import Position, find_session
 from coordinator.views import (
@@ -47,10 +59,13 @@ routes = web.RouteTableDef()
 
 _POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 _LOG_POSITION: TypeAdapter[int] = TypeAdapter(int)
-_MAX_POINTS = 2000
+_ROUND = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
+_FROM = Parameter("from", _ROUND, "the first round")
+_TO = Parameter("to", _ROUND, "the last round")
 _POINTS = Parameter(
-    "limit", {"type": "integer", "minimum": 1, "maximum": _MAX_POINTS, "default": _MAX_POINTS}, "how many points"
-)
+    "points", {"type": "integer", "minimum": 1, "maximum": MAX_POINTS, "default": MAX_POINTS},
+    "how many points at most; of more than that, some that are evenly spread",
+)  # fmt: skip
 _MEMORY = Parameter(
     "memoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
     "memory of a node that would take part; 0: not asked",
@@ -60,7 +75,7 @@ _RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC
 
 @routes.post("/api/v1/sessions")
 @operation(
-    "sessions", who="account", body=SessionRequest, errors=(409,),
+    "sessions", who="account", body=SessionRequest, errors=(409,), parameters=(IDEMPOTENCY_KEY,),
     answers={201: Answer("opened", OpenedView, headers={"Location": "where it is"}, names={"id": "/id"})},
 )  # fmt: skip
 async def create_session(request: web.Request) -> web.Response:
@@ -68,9 +83,10 @@ async def create_session(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
-    sessions, shared = request.app[COORDINATOR].sessions, request.app[COORDINATOR].settings.shared
+    shared, account = request.app[COORDINATOR].settings.shared, caller.account or ""
     expected = outlook(wanted, shared)
-    view = await sessions.create(wanted, owner=caller.account or "")
+    create = partial(request.app[COORDINATOR].sessions.create, wanted, account)
+    view = await once(request, account, SessionView, create)
     response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
     return response
@@ -112,14 +128,15 @@ async def delete_session(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _require_of_session(request: web.Request, act: Act) -> None:
-    """Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
+async def _require_of_session(request: web.Request, act: Act) -> str:
+    """The account that asks. Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
     caller = await caller_of(request)
     if caller.account is None:
         require(act, caller)  # without a sign-in nobody needs to know whether there is such a session
     # a session never changes hands: what is read here still holds when the act is done
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
     require(act, caller, owner=row.owner)
+    return caller.account or ""
 
 
 _ACTION_WORDS: Mapping[UserAction, str] = {
@@ -132,11 +149,14 @@ _ACTION_WORDS: Mapping[UserAction, str] = {
 
 
 def _action_route(action: UserAction) -> web.RouteDef:
-    @operation("sessions", who="account", answers={200: Answer("done", SessionView)}, errors=(409,))
+    @operation(
+        "sessions", who="account", answers={200: Answer("done", SessionView)}, errors=(409,),
+        parameters=(IDEMPOTENCY_KEY,),
+    )  # fmt: skip
     async def act(request: web.Request) -> web.Response:
-        await _require_of_session(request, "steer")
-        view = await request.app[COORDINATOR].sessions.act(request.match_info["id"], action)
-        return json_answer(view)
+        account = await _require_of_session(request, "steer")
+        work = partial(request.app[COORDINATOR].sessions.act, request.match_info["id"], action)
+        return json_answer(await once(request, account, SessionView, work))
 
     act.__doc__ = _ACTION_WORDS[action]
     return web.post(f"/api/v1/sessions/{{id}}/{action}", act)
@@ -190,16 +210,17 @@ async def get_logs(request: web.Request) -> web.Response:
 
 
 @routes.get("/api/v1/sessions/{id}/metrics")
-@operation("sessions", answers={200: Answer("the points", Page[MetricView])}, parameters=(_POINTS,))
+@operation("sessions", answers={200: Answer("the points", Page[MetricView])}, parameters=(_FROM, _TO, _POINTS))
 async def get_metrics(request: web.Request) -> web.Response:
-    """The newest points of the curves, oldest of them first."""
+    """The curves, a point a round at most, in order; rounds long past have fewer points."""
     session = request.match_info["id"]
-    limit = integer_parameter(request, "limit", default=_MAX_POINTS, low=1, high=_MAX_POINTS)
-    query = select(MetricRow).where(MetricRow.session_id == session).order_by(MetricRow.round.desc()).limit(limit)
+    first = integer_parameter(request, "from", default=0, low=0, high=LARGEST_INTEGER)
+    last = integer_parameter(request, "to", default=LARGEST_INTEGER, low=0, high=LARGEST_INTEGER)
+    most = integer_parameter(request, "points", default=MAX_POINTS, low=1, high=MAX_POINTS)
     async with request.app[COORDINATOR].store.read() as rows:
         await find_session(rows, session)
-        found = list(await rows.scalars(query))
-    return json_answer(Page[MetricView](items=[metric_view(row) for row in reversed(found)]))
+        found = await curve(rows, session, first=first, last=last, most=most)
+    return json_answer(Page[MetricView](items=[metric_view(row) for row in found]))
 
 
 @routes.get("/api/v1/sessions/{id}/assets")

@@ -84,8 +84,8 @@ async def coordinator_client(settings: Settings) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with coordinator_client(settings_for(tmp_path)) as client:
+async def client(tmp_path: Path, database_url: str) -> AsyncIterator[Client]:
+    async with coordinator_client(settings_for(tmp_path, database_url=database_url)) as client:
         yield client
 
 

@@ -19,6 +19,7 @@ from coordinator.models import AccountRow, Base, ChallengeRow, SessionRow, SignI
 from coordinator.settings import Settings
 from cotrain.identity.ethereum import EthereumSigner
 from cotrain.status import now
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     AUTH,
     STRANGER,
@@ -154,6 +155,7 @@ async def test_a_field_that_is_too_long_is_refused(client: Client, field: str, v
     assert (await post_json(client, f"{AUTH}/login", body, status=422))["field"] == field
 
 
+@BOTH
 async def test_what_has_expired_is_pruned(client: Client) -> None:
     await ask_challenge(client)
     await sign_in(client, STRANGER)
@@ -173,6 +175,7 @@ async def test_a_token_ends_when_it_expires(client: Client) -> None:
     assert "sign in again" in problem["hint"]
 
 
+@BOTH
 async def test_rotating_ends_the_old_token(client: Client) -> None:
     old = await sign_in(client, WALLET)
     with acting_as(client, old):

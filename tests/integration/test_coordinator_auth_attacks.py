@@ -14,6 +14,7 @@ from coordinator.models import ChallengeRow, SignInRow
 from cotrain.identity.account import Account
 from cotrain.identity.text import sign_in_text
 from cotrain.status import now
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     AUTH,
     STRANGER,
@@ -184,6 +185,7 @@ async def test_malformed_aptos_public_key(client: Client, key: str | None) -> No
     await expect_refused(client, {"nonce": challenge["nonce"], "signature": "0x" + "11" * 64, "publicKey": key})
 
 
+@BOTH
 async def test_two_logins_race_on_one_nonce(client: Client) -> None:
     body = answer_to(await ask_challenge(client))
     before = await count_sign_ins(client)
@@ -194,6 +196,7 @@ async def test_two_logins_race_on_one_nonce(client: Client) -> None:
         answer.release()
 
 
+@BOTH
 async def test_two_rotations_race_on_one_token(client: Client) -> None:
     with acting_as(client, await sign_in(client, WALLET)):
         answers = await asyncio.gather(*(client.post(f"{AUTH}/rotate") for _ in range(4)))

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from cotrain.protocol import Event
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
     Client,
@@ -55,6 +56,7 @@ async def test_a_snapshot_comes_first_and_live_events_follow(client: Client) -> 
     assert [event["seq"] for event in following] == [snapshot["seq"] + 1, snapshot["seq"] + 2]
 
 
+@BOTH
 async def test_after_replays_what_was_missed(client: Client) -> None:
     session = await waiting_session(client)
     async with client.ws_connect(f"{SESSIONS}/{session}/events?after=1") as socket:
@@ -95,6 +97,7 @@ async def test_progress_is_in_the_agreed_form_and_bounded_in_rate(client: Client
     assert all(gap > 0.2 for gap in gaps), gaps
 
 
+@BOTH
 async def test_participants_and_their_records_are_announced_once(client: Client) -> None:
     session = await waiting_session(client)
     answer = await register(client, session)

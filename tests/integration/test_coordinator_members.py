@@ -16,6 +16,7 @@ from cotrain.membership.document import MembershipDocument, Trust, certificate_o
 from cotrain.membership.issuer import Issuer
 from cotrain.membership.sealed import MembershipError
 from cotrain.paths import SharedPaths
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     PEER_ID,
     STRANGER,
@@ -86,6 +87,7 @@ async def test_nobody_registers_without_a_sign_in(client: Client) -> None:
     assert problem["code"] == "not-authorized"
 
 
+@BOTH
 async def test_a_statement_serves_once_even_when_it_comes_twice_at_the_same_time(client: Client) -> None:
     session = await waiting_session(client)
     body = registration(session)
@@ -164,6 +166,7 @@ async def test_one_account_does_not_flood_a_session_with_peers(tmp_path: Path) -
 
 
 # ---------------------------------------------------------------------------------------------- certificates
+@BOTH
 async def test_a_certificate_is_renewed_by_the_participants_own_token_only(client: Client) -> None:
     session = await waiting_session(client)
     answer = await register(client, session)
@@ -191,6 +194,7 @@ async def test_no_certificate_outlives_the_wallets_statement(client: Client) -> 
         assert "statement" in (await response.json())["detail"]
 
 
+@BOTH
 async def test_a_removed_participant_is_revoked_cut_off_and_not_let_in_again(client: Client, tmp_path: Path) -> None:
     session = await waiting_session(client)
     thief_peer = make_peer("removed")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from coordinator.models import MetricRow
 from cotrain.paths import SharedPaths
+from tests.databases import BOTH
 from tests.integration.checkpointer_double import CONTENT
 from tests.integration.coordinator_fixtures import (
     REPOSITORY,
@@ -35,6 +37,7 @@ __all__ = ["client"]
 SESSIONS = "/api/v1/sessions"
 
 
+@BOTH
 async def test_a_session_from_draft_to_stopped(client: Client, tmp_path: Path) -> None:
     session = await create_session(client, "Persian poems", description="verses")
     view = await get_json(client, f"{SESSIONS}/{session}")
@@ -65,6 +68,7 @@ async def test_the_config_is_on_disk_and_has_an_etag(client: Client, tmp_path: P
         assert response.status == 304
 
 
+@BOTH
 async def test_progress_logs_and_metrics_come_from_the_checkpointer(client: Client, tmp_path: Path) -> None:
     session = await waiting_session(client)
     record = {"number": 1, "time": 5.0, "kind": "round", "message": "round 1", "data": {"round": 1}}
@@ -101,6 +105,39 @@ async def test_progress_logs_and_metrics_come_from_the_checkpointer(client: Clie
     assert (page["checkpointer"]["digest"], page["checkpointer"]["round"]) == ("ab", 1)
 
 
+@BOTH
+async def test_metrics_of_some_rounds_are_thinned_to_what_is_asked_for(client: Client) -> None:
+    session = await create_session(client)
+    async with services(client).store.write() as transaction:
+        transaction.rows.add_all(
+            MetricRow(session_id=session, round=number, time=float(number), samples=number * 8, loss=2.0)
+            for number in range(1, 101)
+        )
+
+    async def rounds(query: str) -> list[int]:
+        page = await get_json(client, f"{SESSIONS}/{session}/metrics{query}")
+        assert page["nextCursor"] is None
+        return [point["round"] for point in page["items"]]
+
+    assert await rounds("") == list(range(1, 101))
+    assert await rounds("?from=90&to=95") == list(range(90, 96))
+    assert await rounds("?points=1") == [100]
+    assert await rounds("?from=11&to=51&points=5") == [11, 21, 31, 41, 51]
+    assert await rounds("?from=200") == await rounds("?from=5&to=4") == []
+    for query in ("?points=0", "?points=2001", "?from=-1", "?to=x"):
+        problem = await get_json(client, f"{SESSIONS}/{session}/metrics{query}", status=422)
+        assert problem["field"] == query[1:].partition("=")[0]
+
+
+@BOTH
+async def test_text_that_no_database_takes_does_no_harm(client: Client) -> None:
+    await get_json(client, f"{SESSIONS}/a%00b", status=404)
+    await get_json(client, f"{SESSIONS}/%00/participants", status=404)
+    session = await create_session(client, "a\x00b", description="\x00")
+    assert (await get_json(client, f"{SESSIONS}/{session}"))["name"] in ("a\x00b", "a\ufffdb")
+
+
+@BOTH
 async def test_sessions_are_listed_in_pages(client: Client) -> None:
     made = [await create_session(client, f"s{i}") for i in range(5)]
     listed: list[str] = []

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from cotrain.protocol import MAX_MESSAGE_BYTES
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
     Client,
@@ -38,6 +39,7 @@ async def participant_of(client: Client, session: str) -> dict[str, object]:
     return dict((await get_json(client, f"{SESSIONS}/{session}/participants"))["items"][0])
 
 
+@BOTH
 async def test_a_status_is_applied_once_and_makes_the_session_train(client: Client) -> None:
     session = await waiting_session(client)
     answer = await register(client, session)
@@ -57,6 +59,7 @@ async def test_a_status_is_applied_once_and_makes_the_session_train(client: Clie
     assert [entry["number"] for entry in logs] == [3, 2, 1]
 
 
+@BOTH
 async def test_a_new_connection_resumes_where_the_old_one_was(client: Client) -> None:
     session = await waiting_session(client)
     answer = await register(client, session)
