@@ -51,7 +51,7 @@ class SessionView {
     const get = (part) => getJson(`${this.#base}/${part}`);
     const loadLog = () => { this.#log.startLoading(); return get(`logs?limit=${LOG_RECORDS}`); };
     return {
-      people: refresher(() => get("participants"), (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
+      people: refresher(() => get("participants?limit=200"), (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
       points: refresher(() => get("metrics"), (page) => this.#setPoints(page.items), explain),
       log: refresher(loadLog, (page) => this.#setLog(page.items), explain),
     };
