@@ -46,3 +46,32 @@ def rotate_key(
     typer.echo(f"the key {public} signs certificates from now on; it lies in {folder}")
     if stolen:
         typer.echo("Restart the coordinator: nodes that reconnect then renew their certificates.")
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="A new file; nobody else can read it.")],
+) -> None:
+    """Copy the records to FILE while the coordinator runs. Keys, configs and models are files: copy them as well."""
+    from coordinator.backup import back_up
+    from coordinator.settings import database_url_from_env
+    from cotrain.paths import SharedPaths
+
+    size_bytes = back_up(database_url_from_env(SharedPaths.from_env()), file)
+    typer.echo(f"{file}: {size_bytes} bytes")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to this version of cotrain. `serve` does so, too, when it starts."""
+    import asyncio
+
+    from coordinator.settings import database_url_from_env
+    from coordinator.store import migrate_database
+    from cotrain.paths import SharedPaths
+
+    done = asyncio.run(migrate_database(database_url_from_env(SharedPaths.from_env())))
+    if done.before == done.after:
+        typer.echo(f"the database is at revision {done.after} already")
+    else:
+        typer.echo(f"the database has gone from {done.before or 'nothing'} to revision {done.after}")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from coordinator.auth.addresses import is_loopback
 from coordinator.config import CoordinatorConfig
+from coordinator.database import URL_VARIABLE
 from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.process import python_command
@@ -55,13 +56,13 @@ class Settings:
         check_public_url(public_url)
         return cls(
             shared=SharedPaths.from_env(), public_url=public_url.rstrip("/"), host=host, config=config,
-            swarm_host=swarm_host, swarm_port=swarm_port, database_url=os.environ.get("COTRAIN_DATABASE_URL", ""),
+            swarm_host=swarm_host, swarm_port=swarm_port, database_url=os.environ.get(URL_VARIABLE, ""),
         )  # fmt: skip
 
     @property
     def resolved_database_url(self) -> str:
         """The URL that the store opens."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.shared.database}"
+        return self.database_url or _default_database_url(self.shared)
 
     @property
     def over_https(self) -> bool:
@@ -72,6 +73,15 @@ class Settings:
     def only_this_machine(self) -> bool:
         """Whether nobody else can reach it, by its address or by what it is called."""
         return is_loopback(self.host) and is_loopback(urlsplit(self.public_url).hostname or "")
+
+
+def database_url_from_env(shared: SharedPaths) -> str:
+    """The URL that a coordinator with this data folder opens, as `COTRAIN_DATABASE_URL` says."""
+    return os.environ.get(URL_VARIABLE, "") or _default_database_url(shared)
+
+
+def _default_database_url(shared: SharedPaths) -> str:
+    return f"sqlite+aiosqlite:///{shared.database}"
 
 
 def check_public_url(url: str) -> None:

@@ -105,6 +105,14 @@ class Store:
                 self._publish(session, entry)
 
 
+async def migrate_database(url: str) -> Migrated:
+    """Bring a database up to date that nothing else is done with. Raises DatabaseError, ConfigError."""
+    store = Store(url, lambda _session, _event: None)
+    migrated = await store.migrate()
+    await store.close()
+    return migrated
+
+
 async def last_seq(rows: AsyncSession, session: str) -> int:
     """Number of the newest event of the session, 0 if there is none."""
     newest = await rows.scalar(select(func.max(EventRow.seq)).where(EventRow.session_id == session))
