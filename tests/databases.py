@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 KINDS = ("sqlite", "postgresql")
@@ -71,16 +72,20 @@ class PostgresServer:
     def crash(self) -> None:
         """End it as a power cut would, as far as a program can: every process at once, nothing flushed."""
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        children = psutil.Process(self._process.pid).children(recursive=True)
         self._process.kill()
         for child in children:
-            os.kill(int(child), signal.SIGKILL)
+            child.kill()
         self._process.wait()
+        give_up = time.monotonic() + _START_LIMIT_S
+        while any(_lives(child) for child in children):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """End it, and remove its files."""
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)  # at once, open connections or not
+            self._process.send_signal(signal.SIGQUIT)  # at once, open connections or not; its files go anyway
             self._process.wait(_START_LIMIT_S)
         shutil.rmtree(self._folder)
 
@@ -94,6 +99,14 @@ class PostgresServer:
         return subprocess.run(
             [self._programs / program, *arguments], cwd=self._folder, capture_output=True, **self._identity
         ).returncode
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether it still holds anything; a dead one that nobody has waited for does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +126,7 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
 
     def make(kind: str) -> str:
         if kind == "sqlite":
-            return f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}"
+            return f"sqlite+aiosqlite:///{tmp_path / 'cotrain.sqlite3'}"
         server: PostgresServer = request.getfixturevalue("postgres_server")
         return server.new_database()
 

@@ -216,3 +216,21 @@ async def test_a_database_that_does_not_let_in_is_told(postgres_server: Postgres
     url = postgres_server.new_database().replace("cotrain@", "stranger@")
     with pytest.raises(DatabaseError, match='role "stranger" does not exist'):
         await Opened(url).store.migrate()
+
+
+async def test_what_is_committed_outlives_a_crash_of_the_server_and_the_store_goes_on(
+    postgres_server: PostgresServer,
+) -> None:
+    opened = Opened(postgres_server.new_database())
+    await opened.store.migrate()
+    async with opened.store.write() as transaction:
+        transaction.rows.add(session_row())
+        await transaction.rows.flush()
+        await transaction.emit("s", "training.log", {"number": 1})
+    postgres_server.crash()
+    postgres_server.start()
+    async with opened.store.write() as transaction:
+        await transaction.emit("s", "training.log", {"number": 2})
+    async with opened.store.read() as rows:
+        assert [event.data["number"] for event in await events_after(rows, "s", 0, 10)] == [1, 2]
+    await opened.store.close()
