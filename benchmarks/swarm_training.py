@@ -87,7 +87,7 @@ class StockSynchronizer(LocalSynchronizer):
     """OpenDiLoCo's way on hivemind's own averager: after its inner steps each peer stops and averages."""
 
     def __init__(self, averager: hivemind.DecentralizedAverager, vector: Tensor, peers: int):
-        super().__init__(INNER_STEPS)
+        super().__init__(RoundLengths(INNER_STEPS))
         self._averager, self._vector, self.peers = averager, vector, peers
         self._step: Any = None
         self.failed_rounds = 0
