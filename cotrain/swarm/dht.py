@@ -204,14 +204,21 @@ class Directory:
     def rest_in_round(self, round_: int, inner_steps: int, my_left_s: float = math.inf) -> None:
         """Read and write less often until shortly before somebody may propose to close this round: it costs computing.
 
-        `my_left_s`: until this peer has done its inner steps.
+        Where nobody else is in it, newcomers are waited for. `my_left_s`: until this peer has done its inner steps.
         """
-        left_s = seconds_to_close(round_, my_left_s, self._view.progress(), inner_steps, get_dht_time())
-        self._pace.expect(time.monotonic(), left_s)
+        others = self._view.progress()
+        if not any(other.round == round_ for other in others):
+            return self._pace.wake()
+        left_s = seconds_to_close(round_, my_left_s, others, inner_steps, get_dht_time())
+        return self._pace.rest(time.monotonic(), left_s)
 
-    def rest_no_more(self) -> None:
-        """The others are waited for."""
-        self._pace.rests_until = -math.inf
+    def rest_while_averaging(self) -> None:
+        """Read and write less often until `wake`: what the group does is not read in the DHT."""
+        self._pace.rest(time.monotonic(), math.inf)
+
+    def wake(self) -> None:
+        """Read as often as can be: the others are waited for."""
+        self._pace.wake()
 
     def wait_for(self, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait until a refreshed view fulfils the condition; False when the time is over."""

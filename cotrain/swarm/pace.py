@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 STORE_S = 1.0
 """Seconds between two writes, at least."""
-RESTING_STORE_S = 2.0
-RESTING_LOOK_S = 1.0
-"""Seconds between two looks at the others, at least, while nothing is expected of them."""
-AWAKE_S = 2.0
+MOST_RESTING_LOOK_S, MOST_RESTING_STORE_S = 5.0, 10.0
+"""The same while nothing is expected of the others, and between two looks at them, however long a record lives."""
+AWAKE_S = 1.0
 """How long before a round may be closed the others are looked at as often as can be."""
 
 
@@ -33,17 +32,21 @@ class Pace:
     looked_at: float = -math.inf
     stored_at: float = -math.inf
 
-    def expect(self, now: float, close_in_s: float) -> None:
+    def rest(self, now: float, seconds: float) -> None:
         """Nobody proposes to close the round for so long."""
-        self.rests_until = now + close_in_s - AWAKE_S
+        self.rests_until = now + seconds - AWAKE_S
+
+    def wake(self) -> None:
+        """The others are waited for."""
+        self.rests_until = -math.inf
 
     def is_look_due(self, now: float) -> bool:
         """While nothing rests, at any time. A look must not come so late that the view counts as one after a stall."""
         if now >= self.rests_until or self.stored_at == -math.inf:
             return True
-        return now - self.looked_at >= min(RESTING_LOOK_S, self.record_ttl_s / 6)
+        return now - self.looked_at >= min(MOST_RESTING_LOOK_S, self.record_ttl_s / 6)
 
     def is_store_due(self, now: float) -> bool:
         """Well before the record expires, and not for every step."""
-        usual_s = RESTING_STORE_S if now < self.rests_until else STORE_S
+        usual_s = MOST_RESTING_STORE_S if now < self.rests_until else STORE_S
         return now - self.stored_at > min(usual_s, self.record_ttl_s / 3)

@@ -128,7 +128,7 @@ class SwarmPeer:
     def _wait_for(self, what: str, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait for a view of the swarm, obeying wishes meanwhile; False when the time is over."""
         self._on_wait(what)
-        self._directory.rest_no_more()
+        self._directory.wake()
         deadline = time.monotonic() + timeout_s
         try:
             while not self._directory.wait_for(condition, WISH_INTERVAL_S):
@@ -251,7 +251,7 @@ class SwarmPeer:
         if self._relay_watch.is_lost:
             raise SwarmError("the relay has lost this node", hint="the agent starts the run again, to be found anew")
         if wait_s > 0:
-            self._directory.rest_no_more()
+            self._directory.wake()
             seen = self._directory.view
             self._directory.wait_for(lambda view: view is not seen, wait_s)
         if time.monotonic() < self._retry_at:
@@ -285,7 +285,7 @@ class SwarmPeer:
         with self._averager.get_tensors():
             for here, there in positions(self._fragments.due(state.round)):
                 torch.sub(state.parameters[here], local_parameters[here], out=self._due[there])
-        self._directory.rest_no_more()
+        self._directory.rest_while_averaging()
         self._directory.announce(urgent=True, steps=work.steps, closing=True)
         # whatever round their last record names: a peer that is here comes, and a stale record must not make two
         # peers close the same round apart from each other
@@ -343,6 +343,7 @@ class SwarmPeer:
 
     def _end_round(self) -> None:
         self._round_future = None
+        self._directory.wake()
         self._directory.announce(closing=False)
 
     def average(self) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotrain.swarm.pace import AWAKE_S, RESTING_LOOK_S, RESTING_STORE_S, STORE_S, Pace
+from cotrain.swarm.pace import AWAKE_S, STORE_S, Pace
 from cotrain.swarm.rounds import PeerProgress, seconds_to_close, should_close
 
 INNER_STEPS = 100
@@ -43,19 +43,23 @@ def test_a_resting_peer_looks_seldom_and_wakes_before_the_end() -> None:
     assert pace.is_store_due(0.0)
     pace.looked_at = pace.stored_at = 0.0
     assert pace.is_look_due(0.1)
-    pace.expect(0.0, 60.0)
-    assert not pace.is_look_due(0.9 * RESTING_LOOK_S)
-    assert pace.is_look_due(RESTING_LOOK_S)
-    assert not pace.is_store_due(1.5 * STORE_S)
-    assert pace.is_store_due(1.1 * RESTING_STORE_S)
+    pace.rest(0.0, 60.0)
+    assert not pace.is_look_due(2.4)
+    assert pace.is_look_due(2.5)
+    assert not pace.is_store_due(4.9)
+    assert pace.is_store_due(5.1)
     pace.looked_at = pace.stored_at = 60.0 - AWAKE_S
     assert pace.is_look_due(60.0 - AWAKE_S)
     assert pace.is_store_due(60.0 - AWAKE_S + 1.1 * STORE_S)
+    pace.rest(60.0, math.inf)
+    assert not pace.is_look_due(60.0)
+    pace.wake()
+    assert pace.is_look_due(60.0)
 
 
 def test_what_is_urgent_waits_for_nothing() -> None:
     pace = Pace(record_ttl_s=15.0, looked_at=0.0, stored_at=0.0)
-    pace.expect(0.0, 60.0)
+    pace.rest(0.0, 60.0)
     pace.stored_at = -math.inf
     assert pace.is_look_due(0.01)
     assert pace.is_store_due(0.01)
@@ -64,6 +68,6 @@ def test_what_is_urgent_waits_for_nothing() -> None:
 @pytest.mark.parametrize("record_ttl_s", [0.6, 3.0, 15.0, 600.0])
 def test_no_record_expires_and_no_view_is_late_while_a_peer_rests(record_ttl_s: float) -> None:
     pace = Pace(record_ttl_s, looked_at=0.0, stored_at=0.0)
-    pace.expect(0.0, math.inf)
+    pace.rest(0.0, math.inf)
     assert pace.is_look_due(record_ttl_s / 6)
     assert pace.is_store_due(record_ttl_s / 3 + 1e-6)
