@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ from tests.netns import Host, network
 INNER_STEPS = 50
 TIMEOUT_S = 1800.0
 STOCK_TIMEOUT_S = 20.0
+FOLLOW_S = 0.5
 """For hivemind's own matchmaking."""
 Way = Literal["swarm", "alone", "stock"]
 
@@ -87,7 +89,7 @@ class StockSynchronizer(LocalSynchronizer):
     """OpenDiLoCo's way on hivemind's own averager: after its inner steps each peer stops and averages."""
 
     def __init__(self, averager: hivemind.DecentralizedAverager, vector: Tensor, peers: int):
-        super().__init__(INNER_STEPS)
+        super().__init__(RoundLengths(INNER_STEPS))
         self._averager, self._vector, self.peers = averager, vector, peers
         self._step: Any = None
         self.failed_rounds = 0
@@ -112,7 +114,7 @@ class StockSynchronizer(LocalSynchronizer):
 
 
 class BareObserver(_Child):
-    """A session's observer that follows, and neither evaluates nor saves."""
+    """A session's observer that follows the rounds, as a checkpointer's does; it neither evaluates nor saves."""
 
     def __init__(self, case: Case, prepared: PreparedDataset, folder: Path, address: str):
         config = case.config("swarm")
@@ -127,11 +129,21 @@ class BareObserver(_Child):
             samples_wanted=config.samples_wanted(0), loop=self._loop,
             membership=HeldMembership(document),
         )  # fmt: skip
+        self._stopping = threading.Event()
+        self._follower = threading.Thread(target=self._follow)
+        self._follower.start()
+
+    def _follow(self) -> None:
+        while not self._stopping.is_set():
+            self._observer.wait_for_news(FOLLOW_S)
+            self._observer.follow()
 
     def addresses(self) -> list[str]:
         return [str(address) for address in self._dht.get_visible_maddrs()]
 
     def quit(self) -> None:
+        self._stopping.set()
+        self._follower.join()
         self._observer.close()
         self._thread.stop()
         self._loop.stop()

@@ -143,6 +143,11 @@ class Exchange:
             for task in (watchdog, *tasks):
                 task.cancel()
 
+    def take_residuals(self) -> Residuals:
+        """What the encodings lost; this exchange, which is kept for others to ask, holds them no longer."""
+        residuals, self.residuals = self.residuals, Residuals()
+        return residuals
+
     # ------------------------------------------------------------------------------------------ as a sender
     async def _send_to(self, reducer: str) -> None:
         indices = [i for i, part in enumerate(self.parts) if part.reducer == reducer]

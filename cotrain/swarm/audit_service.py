@@ -95,12 +95,14 @@ def pieces_of(inputs: PartInputs, members: Sequence[str]) -> Iterator[tuple[int,
 
 
 async def collect_inputs(pieces: AsyncIterator[tuple[int, bytes]], terms: GroupTerms, claim: Claim) -> PartInputs:
-    """Put pieces together, no more than the claim names. Raises SwarmError for anything else."""
+    """Put pieces together, no more than the claim names. Raises SwarmError for anything else and for less."""
     missing = _expected_bytes(terms, claim)
     found = {number: bytearray() for number in missing}
     while any(missing.values()):
         arrived = await anext(pieces, None)
-        number, piece = (-1, b"") if arrived is None else arrived
+        if arrived is None:
+            raise SwarmError("ended its stream before all inputs were there", field=terms.parts[claim.part].reducer)
+        number, piece = arrived
         if not piece or len(piece) > missing.get(number, 0):
             raise SwarmError("hands out what it did not sign for", field=terms.parts[claim.part].reducer)
         found[number] += piece

@@ -237,7 +237,7 @@ class RoundAverager(DecentralizedAverager):
         encoded = decided.averages()
         await asyncio.get_running_loop().run_in_executor(None, self._apply, terms, encoded)
         mine_decided = [p for i, p in enumerate(terms.parts) if p.reducer == me and made[i] == manifest[i] is not None]
-        self._feedback.keep(terms.round, exchange.residuals, mine_decided)
+        self._feedback.keep(terms.round, exchange.take_residuals(), mine_decided)
         totals = round_totals([announcements[member] for member in terms.members])
         self._round_service.keep(terms.round, totals, terms.parts, encoded)
         evidence, self._evidence = tuple(self._evidence), []

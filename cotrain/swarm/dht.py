@@ -26,8 +26,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cotrain.reachability import Connection
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.mailbox import read_dictionary
+from cotrain.swarm.pace import Pace
 from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, PAGE_MARK
-from cotrain.swarm.rounds import PeerProgress
+from cotrain.swarm.rounds import PeerProgress, seconds_to_close
 
 logger = get_logger(__name__)
 
@@ -183,7 +184,7 @@ class Directory:
         self._record = PeerRecord(role=role)
         self._view = SwarmView()
         self._refreshed = threading.Condition()
-        self._stored_at = 0.0
+        self._pace = Pace(record_ttl_s)
         self._expiration = 0.0
         self.urgent = threading.Event()
         """Set when the record must be stored at once; replaced by the thread that serves this directory."""
@@ -197,8 +198,27 @@ class Directory:
         """Change this peer's record. It is stored within a second or so, at once if `urgent`."""
         self._record = self._record.model_copy(update=changes)
         if urgent:
-            self._stored_at = 0.0
+            self._pace.stored_at = -math.inf
             self.urgent.set()
+
+    def rest_in_round(self, round_: int, inner_steps: int, my_left_s: float = math.inf) -> None:
+        """Read and write less often until shortly before somebody may propose to close this round: it costs computing.
+
+        Where nobody else is in it, newcomers are waited for. `my_left_s`: until this peer has done its inner steps.
+        """
+        others = self._view.progress()
+        if not any(other.round == round_ for other in others):
+            return self._pace.wake()
+        left_s = seconds_to_close(round_, my_left_s, others, inner_steps, get_dht_time())
+        return self._pace.rest(time.monotonic(), left_s)
+
+    def rest_while_averaging(self) -> None:
+        """Read and write less often until `wake`: what the group does is not read in the DHT."""
+        self._pace.rest(time.monotonic(), math.inf)
+
+    def wake(self) -> None:
+        """Read as often as can be: the others are waited for."""
+        self._pace.wake()
 
     def wait_for(self, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait until a refreshed view fulfils the condition; False when the time is over."""
@@ -206,11 +226,16 @@ class Directory:
             return self._refreshed.wait_for(lambda: condition(self._view), timeout_s)
 
     # ------------------------------------------------------------------------------------------ by the DhtThread
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to refresh."""
+        return self._pace.is_look_due(time.monotonic())
+
     def refresh(self) -> None:
         """Store the record if it is due, and read the others'. Waits for the DHT."""
-        # steps change all the time: other peers extrapolate, so once a second is enough
-        if time.monotonic() - self._stored_at > min(1.0, self._ttl_s / 3):
-            self._stored_at = time.monotonic()
+        now = self._pace.looked_at = time.monotonic()
+        if self._pace.is_store_due(now):
+            self._pace.stored_at = now
             self._store(self._record)
         found = read_dictionary(self._dht, self._key, CALL_TIMEOUT_S)
         view = parse_records(found, self._me, get_dht_time(), self._role_of)
@@ -338,7 +363,8 @@ class DhtThread:
             with self._lock:
                 directories, leaving, self._leaving = list(self._directories), self._leaving, []
             for directory in directories:
-                self._attempt(directory.refresh)
+                if directory.is_due:
+                    self._attempt(directory.refresh)
             for directory in leaving:
                 self._attempt(directory.withdraw)
         for directory in [*self._directories, *self._leaving]:

@@ -24,7 +24,9 @@ def dot(one: Tensor, other: Tensor) -> float:
     """Sum of the products of two [n] float32 vectors, accumulated in float64."""
     sums = torch.zeros(FOLD_VALUES, dtype=torch.float64)
     for left, right in zip(one.split(FOLD_VALUES), other.split(FOLD_VALUES), strict=True):
-        sums[: left.numel()].add_(torch.mul(left.double(), right.double()))
+        wide = left.double()
+        # the products are exact, so it makes no difference whether a machine rounds them before it adds them up
+        sums[: left.numel()].addcmul_(wide, wide if one is other else right.double())
     while sums.numel() > 1:
         half = sums.numel() // 2
         sums = torch.add(sums[:half], sums[half:])

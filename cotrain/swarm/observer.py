@@ -26,7 +26,7 @@ from cotrain.swarm.line_speed import LineProbe
 from cotrain.swarm.loop import LoopThread
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
-from cotrain.train.diloco import OuterOptimizer, OuterState
+from cotrain.train.diloco import OuterOptimizer, OuterState, RoundLengths
 from cotrain.train.fragments import Fragments
 
 logger = get_logger(__name__)
@@ -71,6 +71,7 @@ class SessionObserver:
             optimizer=OuterOptimizer.from_config(config, samples_wanted, fragments),
             view=lambda: self._directory.view,
         )  # fmt: skip
+        self._lengths = RoundLengths.from_config(config, samples_wanted)
         self.digest = initial.digest()
         self.state = self._shared.publish(initial, self.digest)
         loop.run(self._serve(), 30.0)
@@ -112,6 +113,7 @@ class SessionObserver:
         newest that is left.
         """
         if not self._is_behind():
+            self._directory.rest_in_round(self.state.round, self._lengths.inner_steps_at(self.state.samples))
             return False
         try:
             self.state, self.digest = self._loop.run(self._catch_up(), 2 * FOLLOW_TIMEOUT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -127,6 +128,7 @@ class SwarmPeer:
     def _wait_for(self, what: str, condition: Callable[[SwarmView], bool], timeout_s: float) -> bool:
         """Wait for a view of the swarm, obeying wishes meanwhile; False when the time is over."""
         self._on_wait(what)
+        self._directory.wake()
         deadline = time.monotonic() + timeout_s
         try:
             while not self._directory.wait_for(condition, WISH_INTERVAL_S):
@@ -249,6 +251,7 @@ class SwarmPeer:
         if self._relay_watch.is_lost:
             raise SwarmError("the relay has lost this node", hint="the agent starts the run again, to be found anew")
         if wait_s > 0:
+            self._directory.wake()
             seen = self._directory.view
             self._directory.wait_for(lambda view: view is not seen, wait_s)
         if time.monotonic() < self._retry_at:
@@ -262,9 +265,11 @@ class SwarmPeer:
             self._on_wait(f"{self._config.swarm.min_peers} peers, {here} are here")
             return False
         inner_steps = self._lengths.inner_steps_at(self._state.samples)
+        lasted_s = time.monotonic() - self._state_noted_at
+        left_s = lasted_s * max(0, inner_steps - work.steps) / work.steps if work.steps else math.inf
+        self._directory.rest_in_round(round_, inner_steps, left_s)
         return should_close(
-            round_, work.steps, view.progress(), inner_steps, get_dht_time(),
-            lasted_s=time.monotonic() - self._state_noted_at,
+            round_, work.steps, view.progress(), inner_steps, get_dht_time(), lasted_s=lasted_s,
             limits=RoundLimits(self._config.swarm.max_round_s, self._config.swarm.grace),
         )  # fmt: skip
 
@@ -280,6 +285,7 @@ class SwarmPeer:
         with self._averager.get_tensors():
             for here, there in positions(self._fragments.due(state.round)):
                 torch.sub(state.parameters[here], local_parameters[here], out=self._due[there])
+        self._directory.rest_while_averaging()
         self._directory.announce(urgent=True, steps=work.steps, closing=True)
         # whatever round their last record names: a peer that is here comes, and a stale record must not make two
         # peers close the same round apart from each other
@@ -337,6 +343,7 @@ class SwarmPeer:
 
     def _end_round(self) -> None:
         self._round_future = None
+        self._directory.wake()
         self._directory.announce(closing=False)
 
     def average(self) -> Tensor:

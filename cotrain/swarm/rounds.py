@@ -69,6 +69,19 @@ class RoundLimits:
     grace: float = 0.0
 
 
+def seconds_to_close(
+    my_round: int, my_left_s: float, others: Iterable[PeerProgress], inner_steps: int, now: float
+) -> float:
+    """Until the first active peer has done its inner steps, if all go on as they said.
+
+    Nobody proposes to close the round before that, unless it lasts too long.
+    """
+    same_round = [peer for peer in others if peer.round == my_round]
+    if any(peer.closing for peer in same_round):
+        return 0.0
+    return min([my_left_s, *(peer.seconds_left(now, inner_steps) for peer in same_round)])
+
+
 def should_close(
     my_round: int, my_steps: int, others: Iterable[PeerProgress], inner_steps: int, now: float, *,
     lasted_s: float = 0.0, limits: RoundLimits = RoundLimits(),

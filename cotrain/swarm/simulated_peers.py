@@ -162,7 +162,7 @@ def average_in_memory(
 
     runner.run(exchange_all())
     for member in members:
-        member.feedback.keep(round_, exchanges[member.name].residuals, mine[member.name])
+        member.feedback.keep(round_, exchanges[member.name].take_residuals(), mine[member.name])
     ledger, values = exchanges[names[0]].ledger, torch.zeros(numel)
     for index, part in enumerate(parts):
         if (encoded := ledger.encoded(index)) is not None:  # a part that nobody could average counts as zero

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cotrain.swarm.dht import SwarmView
 from cotrain.train.synchronizer import LocalWork
 from tests.integration.swarm_fixtures import WANTED, ChildHandle, PeerChild, running_swarm, swarm_config
 
@@ -15,9 +16,14 @@ class ClosingChild(PeerChild):
     """A peer that says after how many inner steps it would close its round."""
 
     def closes_after(self) -> int:
-        """Once its view is newer than its state."""
+        """Once its view is newer than its state, and the other has said that it is as far."""
         peer = self.peer
-        assert peer._directory.wait_for(lambda view: view.seen_at >= peer._state_noted_at, 20)
+
+        def is_current(view: SwarmView) -> bool:
+            rounds = [record.round for record in view.trainers().values()]
+            return view.seen_at >= peer._state_noted_at and rounds == [self.state.round]
+
+        assert peer._directory.wait_for(is_current, 20)
         return next(steps for steps in range(1, 100) if peer.should_close(LocalWork(steps, 2 * steps)))
 
 

@@ -116,7 +116,7 @@ class Peers:
         if keep:
             for number, name in enumerate(self.names):
                 mine = [part for part in terms.parts if part.reducer == name]
-                self.feedback[number].keep(self.round, exchanges[name].residuals, mine)
+                self.feedback[number].keep(self.round, exchanges[name].take_residuals(), mine)
             self.round += 1
         return Closed(DecidedRound(terms, decision_of(manifest, votes), ledger), notaries)
 
