@@ -47,4 +47,4 @@ format: install-dev  ## put the code into its form
 	.venv/bin/ruff format .
 
 clean:  ## remove what installing, testing and the demo left here
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache
