@@ -24,7 +24,7 @@ from coordinator.api.operations import (
 )
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
-    LARGEST_INTEGER,
+    POSITION,
     encode_cursor,
     integer_parameter,
     json_answer,
@@ -39,7 +39,7 @@ from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
 from coordinator.models import LogRow
 from coordinator.preview import outlook, preview
-from coordinator.sessions import Position, find_session
+from coordinator.sessions import find_session
 from coordinator.views import (
     LogView,
     MetricView,
@@ -54,11 +54,11 @@ from coordinator.views import (
 from cotrain.errors import NotFoundError
 from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
+from cotrain.sections import LARGEST_INTEGER, Count
 
 routes = web.RouteTableDef()
 
-_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
-_LOG_POSITION: TypeAdapter[int] = TypeAdapter(int)
+_LOG_POSITION: TypeAdapter[int] = TypeAdapter(Count)
 _ROUND = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
 _FROM = Parameter("from", _ROUND, "the first round")
 _TO = Parameter("to", _ROUND, "the last round")
@@ -107,7 +107,7 @@ async def preview_config(request: web.Request) -> web.Response:
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
 async def list_sessions(request: web.Request) -> web.Response:
     """The sessions, newest first."""
-    before = read_cursor(request, _POSITION)
+    before = read_cursor(request, POSITION)
     items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
     return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
 
