@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy import select
 
-from coordinator.api.callers import caller_of
+from coordinator.api.callers import caller_address, caller_of
 from coordinator.api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -34,6 +34,7 @@ from coordinator.api.requests import (
     read_cursor,
 )
 from coordinator.auth.permissions import Act, require
+from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
@@ -83,9 +84,10 @@ async def create_session(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
-    shared, account = request.app[COORDINATOR].settings.shared, caller.account or ""
-    expected = outlook(wanted, shared)
-    create = partial(request.app[COORDINATOR].sessions.create, wanted, account)
+    coordinator, account = request.app[COORDINATOR], caller.account or ""
+    shared, catalog = coordinator.settings.shared, await coordinator.catalog.for_request(wanted)
+    expected = outlook(wanted, shared, catalog)
+    create = partial(coordinator.sessions.create, with_sources(wanted, catalog, shared), account)
     view = await once(request, account, SessionView, create)
     response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
@@ -94,13 +96,17 @@ async def create_session(request: web.Request) -> web.Response:
 
 @routes.post("/api/v1/configs/preview")
 @operation(
-    "sessions", body=SessionRequest, answers={200: Answer("worked out", PreviewView)}, parameters=(_MEMORY,)
+    "sessions", body=SessionRequest, answers={200: Answer("worked out", PreviewView)}, parameters=(_MEMORY,),
+    errors=(429,),
 )  # fmt: skip
 async def preview_config(request: web.Request) -> web.Response:
     """What a session would be: its TOML, what it asks of each node, and what to know about it; nothing is stored."""
+    coordinator = request.app[COORDINATOR]
+    coordinator.limits.preview(caller_address(request))
     memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
     wanted = parse_model(await read_body(request), SessionRequest)
-    return json_answer(preview(wanted, request.app[COORDINATOR].settings.shared, memory_bytes))
+    catalog = await coordinator.catalog.for_request(wanted)
+    return json_answer(preview(wanted, coordinator.settings.shared, catalog, memory_bytes))
 
 
 @routes.get("/api/v1/sessions")
