@@ -28,6 +28,7 @@ from cotrain.catalog import (
     load_models,
     match_entry,
 )
+from cotrain.config import BYTES
 from cotrain.errors import ConflictError, InvalidRequestError, NotFoundError
 from cotrain.paths import SharedPaths
 from cotrain.request import CamelModel, SessionRequest
@@ -38,7 +39,18 @@ MOST_ADDED = 1000
 """Entries of one kind that people can add in all: each is looked at for near matches."""
 
 
-class EntryRequest(CamelModel):
+class EntryRequest(
+    CamelModel,
+    json_schema_extra={
+        "oneOf": [
+            {
+                "required": ["huggingFaceId"],
+                "properties": {"huggingFaceId": {"type": "string"}, "path": {"type": "null"}},
+            },
+            {"required": ["path"], "properties": {"huggingFaceId": {"type": "null"}, "path": {"type": "string"}}},
+        ]
+    },
+):
     """Something to be added to the catalog: `huggingFaceId` or `path` says where it comes from, one of them."""
 
     id: EntryId
@@ -230,7 +242,7 @@ def with_sources(request: SessionRequest, catalog: Catalog, shared: SharedPaths)
     models = shared.root / MODELS.folder
 
     def model_source(name: str | None) -> str | None:
-        if name is None or (models / name).is_dir():
+        if name is None or name == BYTES or (models / name).is_dir():
             return name
         entry = match_entry(name, catalog.models)
         return entry.source if entry is not None and entry.owner else name
@@ -244,12 +256,14 @@ def with_sources(request: SessionRequest, catalog: Catalog, shared: SharedPaths)
         changes["normalization"] = data.normalization or dataset.normalization
         if dataset.owner:
             changes |= {"dataset": dataset.hugging_face_id, "data_path": dataset.path}
-    model, teacher = model_source(request.model.source), model_source(request.distillation.teacher)
+    model, distillation = request.model, request.distillation
+    if request.training.enable_distillation:
+        distillation = distillation.model_copy(update={"teacher": model_source(distillation.teacher)})
     return request.model_copy(
         update={
             "data": data.model_copy(update=changes),
-            "model": request.model.model_copy(update={"source": model}),
-            "distillation": request.distillation.model_copy(update={"teacher": teacher}),
+            "model": model.model_copy(update={"source": model_source(model.source)}),
+            "distillation": distillation,
         }
     )
 

@@ -254,6 +254,7 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     path = Path(row.asset_folder) / asset.name if asset else None
     if asset is None or path is None or not path.is_file():
         raise NotFoundError("the session has no such file", field="sha256", hint="…/assets lists the files")
+    _check_range(request, path.stat().st_size)
     return web.FileResponse(
         path,
         headers={
@@ -261,3 +262,13 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
             "Content-Disposition": f'attachment; filename="{asset.name}"',
         },
     )
+
+
+def _check_range(request: web.Request, size_bytes: int) -> None:
+    """Raises 416 where `FileResponse` would answer so without saying more."""
+    try:
+        start = request.http_range.start
+    except ValueError:
+        raise web.HTTPRequestRangeNotSatisfiable() from None
+    if start is not None and start >= size_bytes:
+        raise web.HTTPRequestRangeNotSatisfiable()

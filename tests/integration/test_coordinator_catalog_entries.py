@@ -31,6 +31,7 @@ CATALOG = "/api/v1/catalog"
 PREVIEW = "/api/v1/configs/preview"
 SESSIONS = "/api/v1/sessions"
 MODEL = {"id": "our-bert", "name": "Our BERT", "huggingFaceId": "our/bert", "type": "bert", "sizeBytes": 420_000_000}
+WRONG_PATHS = ("missing", "../outside", "/etc", ".", "here/..", "a-file", "leads-out", "x" * 300, "a\0")
 DATASET = {"id": "our-poems", "name": "Our Poems", "huggingFaceId": "our/poems", "task": "causal-lm"}
 
 
@@ -147,11 +148,10 @@ async def test_a_name_that_means_something_already_is_a_conflict(
         ({"huggingFaceId": "a/.."}, "huggingFaceId"), ({"huggingFaceId": "a/b..c"}, "huggingFaceId"),
         ({"id": "Our BERT"}, "id"), ({"id": "../x"}, "id"), ({"name": "our/bert"}, "name"), ({"name": " x"}, "name"),
         ({"name": "a\0"}, "name"), ({"name": ""}, "name"), ({"sizeBytes": 2**63}, "sizeBytes"),
-        ({"sizeBytes": 0}, "sizeBytes"), ({"type": "gpt5"}, "type"), ({"licence": ""}, "licence"), ({"language": "Farsi"}, "language"),
+        ({"sizeBytes": 0}, "sizeBytes"), ({"type": "gpt5"}, "type"), ({"licence": ""}, "licence"),
+        ({"language": "Farsi"}, "language"),
         ({"verified": True}, "verified"), ({"owner": "me"}, "owner"),
-        *(({"huggingFaceId": None, "path": path}, "path") for path in (
-            "missing", "../outside", "/etc", ".", "here/..", "a-file", "leads-out", "x" * 300, "a\0",
-        )),
+        *(({"huggingFaceId": None, "path": path}, "path") for path in WRONG_PATHS),
     ],
 )  # fmt: skip
 async def test_wrong_entries_are_refused_with_their_field(
@@ -229,6 +229,16 @@ async def test_previews_know_what_was_added_and_tell_near_names(client: Client) 
     assert "our-bert" in wrong_model["near"]
     await delete(client, "models/our-bert")
     await post_json(client, PREVIEW, body, status=422)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"distillation": {"teacher": "x" * 300}}, {"data": {"tokenizer": "bytes"}, "model": {"size": "nano"}}]
+)
+async def test_what_is_not_used_is_left_as_it_is(client: Client, fields: dict[str, Any]) -> None:
+    await add(client, MODEL, id="bytes", name="Bytes")
+    config = await config_of(client, **fields)
+    assert config.distillation.teacher == fields.get("distillation", {}).get("teacher")
+    assert config.data.tokenizer == fields.get("data", {}).get("tokenizer")
 
 
 async def test_nobody_can_attach_anything_to_a_hub_id_or_a_folder(client: Client, tmp_path: Path) -> None:

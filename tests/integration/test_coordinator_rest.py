@@ -162,6 +162,9 @@ async def test_assets_are_served_by_content_and_in_ranges(client: Client) -> Non
     async with client.get(path, headers={"Range": "bytes=995-"}) as response:
         assert response.status == 206
         assert await response.read() == CONTENT[995:]
+    for range_ in ("bytes=1000-", "bytes=9-1", "", "lines=1-2"):
+        async with client.get(path, headers={"Range": range_}) as response:
+            assert (response.status, (await response.json(content_type=None))["status"]) == (416, 416)
     await get_json(client, f"{SESSIONS}/{session}/assets/{'0' * 64}", status=404)
 
 
