@@ -33,6 +33,8 @@ SHORT, LONG = 5, 100
 """Requests of each kind that are made up for an operation, besides those at the edges of its schema."""
 HOUR_S = 3600
 
+pytestmark = pytest.mark.timeout(HOUR_S)
+
 
 async def send(root: Path, database_url: str, examples: int, *selection: str) -> int:
     """Run Schemathesis with all checks; returns how many requests it made up. Fails with what it has found."""
@@ -74,6 +76,5 @@ async def test_answers_are_as_documented_also_where_a_token_ends(database_url: s
 
 
 @pytest.mark.long
-@pytest.mark.timeout(HOUR_S)
 async def test_answers_are_as_documented_for_thousands_of_requests(database_url: str, tmp_path: Path) -> None:
     assert await send(tmp_path, database_url, LONG, *ALL_ELSE) >= 5000
