@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test chaos check install install-dev coverage bench bench-swarm format clean
+.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -14,6 +14,9 @@ test: install-dev  ## all tests but the longest
 
 chaos: install-dev  ## the swarm and the demo while processes are killed, stopped and cut off (half an hour; some of it needs root)
 	$(CPU) .venv/bin/python -m pytest tests/chaos
+
+fuzz: install-dev  ## at least 5,000 requests made up from the coordinator's API document (minutes)
+	$(CPU) .venv/bin/python -m pytest -m long tests/integration/test_openapi_fuzz.py
 
 check: install-dev  ## lint, format, types, import contracts
 	.venv/bin/ruff check .
@@ -47,4 +50,4 @@ format: install-dev  ## put the code into its form
 	.venv/bin/ruff format .
 
 clean:  ## remove what installing, testing and the demo left here
-	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis .import_linter_cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from coordinator.ingest import CHECKPOINTER
 from coordinator.metrics import thin_forever
 from coordinator.problem import REQUEST_ID, REQUEST_ID_HEADER, problems
 from coordinator.settings import Settings
-from cotrain.errors import ForbiddenError
+from cotrain.errors import ForbiddenError, NotFoundError
 from cotrain.watch import StatusWatcher
 
 _logger = logging.getLogger(__name__)
@@ -36,13 +37,14 @@ _SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _RETRY_S = 1.0
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
-    app = web.Application(middlewares=[problems, _own_pages_only], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[problems, _storable_paths, _own_pages_only], client_max_size=MAX_BODY_BYTES)
     app[COORDINATOR] = build_coordinator(settings)
     for module in (auth, sessions, catalog, participants, uplink, events, pages):
         app.router.add_routes(module.routes)
@@ -54,6 +56,14 @@ def create_app(settings: Settings) -> web.Application:
     # each context is ended before the ones above it
     app.cleanup_ctx.extend((_store, _progress, _metrics, _certificates, _checkpointer, _status_files, _finishing))
     return app
+
+
+@web.middleware
+async def _storable_paths(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Nothing here has a name with characters that a database refuses."""
+    if _UNSTORABLE.search(request.path):
+        raise NotFoundError("there is no such thing", hint="GET /docs says what there is")
+    return await handler(request)
 
 
 @web.middleware

@@ -48,6 +48,8 @@ class LimitsSection(Section):
 
     challenges_per_minute: Count = 10
     """For each client address: an IPv4 address, or the /64 of an IPv6 address."""
+    previews_per_minute: Count = 60
+    """For each client address, as above."""
     new_accounts_per_hour: Count = 30
     """For each address block: the /24 of an IPv4 address, the /48 of an IPv6 address."""
     writes_per_minute: Count = 60
@@ -56,6 +58,8 @@ class LimitsSection(Section):
     """Sessions of one account that have not ended."""
     participants_per_account: Count = 32
     """Peers of one account in one session."""
+    catalog_entries_per_account: Count = 64
+    """Models and datasets, both together, that one account has added to the catalog."""
     on_loopback: bool = False
     """Whether the limits hold where only this machine can reach the coordinator, too."""
 

@@ -13,6 +13,7 @@ from coordinator.auth.limits import Limits
 from coordinator.auth.login import Logins
 from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
+from coordinator.catalog_entries import CatalogEntries
 from coordinator.certificates import Certificates
 from coordinator.checkpointer_messages import Judged
 from coordinator.checkpointer_process import CheckpointerProcess
@@ -48,6 +49,7 @@ class Coordinator:
     certificates: Certificates
     limits: Limits
     idempotency: Idempotency
+    catalog: CatalogEntries
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -87,4 +89,5 @@ def build_coordinator(settings: Settings) -> Coordinator:
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store),
+        catalog=CatalogEntries(store, limiter, settings.shared),
     )  # fmt: skip

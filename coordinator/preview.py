@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+from coordinator.catalog_entries import with_sources
 from coordinator.session_paths import check_names
 from coordinator.views import AdviceView, OutlookView, PreviewView, estimate_view
-from cotrain.catalog import CatalogEntry, DatasetEntry, ModelEntry, load_datasets, load_models, match_entry
+from cotrain.catalog import Catalog, CatalogEntry, match_entry
 from cotrain.config import RunConfig, dump_config
 from cotrain.estimate import Estimate, estimate, fits
 from cotrain.model_facts import Known, model_facts
@@ -20,35 +21,33 @@ CONTAINER_SHARED_BYTES = 64 * 2**20
 """What Docker gives a container of shared memory, unless it is told otherwise."""
 
 
-def outlook(request: SessionRequest, shared: SharedPaths) -> OutlookView:
+def outlook(request: SessionRequest, shared: SharedPaths, catalog: Catalog) -> OutlookView:
     """Estimate and advice for a request. Raises InvalidRequestError that names the request's field."""
-    return _outlook(request.to_config(PREVIEW_ID), shared)[0]
+    return _outlook(request.to_config(PREVIEW_ID), shared, catalog)[0]
 
 
-def preview(request: SessionRequest, shared: SharedPaths, memory_bytes: int) -> PreviewView:
+def preview(request: SessionRequest, shared: SharedPaths, catalog: Catalog, memory_bytes: int) -> PreviewView:
     """The same with the TOML; `memory_bytes` is that of a node that would take part, 0 for none.
 
     Raises InvalidRequestError that names the request's field.
     """
-    config = request.to_config(PREVIEW_ID)
-    view, found = _outlook(config, shared)
+    view, found = _outlook(request.to_config(PREVIEW_ID), shared, catalog)
+    config = with_sources(request, catalog, shared).to_config(PREVIEW_ID)
     shortage = fits(found.memory, memory_bytes) if found is not None and memory_bytes else ""
     return PreviewView(config=dump_config(config), estimate=view.estimate, advice=view.advice, shortage=shortage)
 
 
-def _outlook(config: RunConfig, shared: SharedPaths) -> tuple[OutlookView, Estimate | None]:
-    check_names(config, shared)
-    models, datasets = load_models(), load_datasets()
-    known = model_facts(config, models)
+def _outlook(config: RunConfig, shared: SharedPaths, catalog: Catalog) -> tuple[OutlookView, Estimate | None]:
+    check_names(config, shared, catalog)
+    known = model_facts(config, catalog.models)
     found = None if known.facts is None else estimate(config, known.facts)
     view = None if found is None else estimate_view(found)
-    return OutlookView(estimate=view, advice=list(advise(config, known, found, models, datasets, shared))), found
+    return OutlookView(estimate=view, advice=list(advise(config, known, found, catalog, shared))), found
 
 
 def advise(
-    config: RunConfig, known: Known, found: Estimate | None, models: Sequence[ModelEntry],
-    datasets: Sequence[DatasetEntry], shared: SharedPaths,
-) -> Iterator[AdviceView]:  # fmt: skip
+    config: RunConfig, known: Known, found: Estimate | None, catalog: Catalog, shared: SharedPaths
+) -> Iterator[AdviceView]:
     """What is no mistake, and yet worth knowing."""
     for key, message in known.unknown:
         yield _advice(key, message)
@@ -56,8 +55,8 @@ def advise(
     if config.distillation.enabled:
         named["distillation.teacher"] = config.distillation.teacher
     for key, name in named.items():
-        yield from _about_entry(key, match_entry(name or "", models))
-    dataset = match_entry(config.data.dataset or "", datasets)
+        yield from _about_entry(key, match_entry(name or "", catalog.models))
+    dataset = match_entry(config.data.dataset or "", catalog.datasets)
     yield from _about_entry("data.dataset", dataset)
     if dataset is not None and config.task in UNDERSTANDING_TASKS and dataset.task != config.task:
         yield _advice("training.task", f"{dataset.name} is made for {dataset.task}, not for {config.task}")

@@ -28,6 +28,7 @@ _HINTS = {
     404: "see /api/v1/sessions for what there is",
     413: "the limit is 64 KiB",
     415: "send the header Content-Type: application/json",
+    416: "name bytes that the file has, as in Range: bytes=100-",
 }
 
 

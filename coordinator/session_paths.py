@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cotrain.catalog import is_hub_id, resolve_dataset, resolve_model
+from cotrain.catalog import Catalog, ModelEntry, is_hub_id, resolve_dataset, resolve_model
 from cotrain.config import BYTES, RunConfig
 from cotrain.errors import ConfigError, InvalidRequestError, NotFoundError
 from cotrain.paths import SharedPaths
@@ -38,8 +38,10 @@ def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
     return _with(config, data=data, model=model, distillation=distillation)
 
 
-def check_names(config: RunConfig, shared: SharedPaths) -> None:
+def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog) -> None:
     """Whether every path and name of a request leads somewhere that `confine` allows; what hub ids name is not fetched.
+
+    Names that people have added to the catalog count, too: `catalog_entries.with_sources` replaces them.
 
     Raises InvalidRequestError that names the request's field, with near matches for a name that nothing has.
     """
@@ -48,34 +50,32 @@ def check_names(config: RunConfig, shared: SharedPaths) -> None:
     if config.distillation.enabled:
         names["distillation.teacher"] = config.distillation.teacher
     for key, name in names.items():
-        with _as_request(key, "models"):
+        with refused_as(request_field(key), "models"):
             if name is not None:
-                _model(models, name, field=key)
-    with _as_request("data.data_path", "datasets"):
+                _model(models, name, catalog.models, field=key)
+    with refused_as(request_field("data.data_path"), "datasets"):
         if data.data_path is not None:
             # it may come later, but must be a path that can be looked for
             inside(shared.root / "datasets", data.data_path, field="data.data_path").exists()
-    with _as_request("data.dataset", "datasets"):
+    with refused_as(request_field("data.dataset"), "datasets"):
         if data.dataset is not None:
-            resolve_dataset(data.dataset)
+            resolve_dataset(data.dataset, catalog.datasets)
 
 
 @contextlib.contextmanager
-def _as_request(key: str, folder: str) -> Iterator[None]:
-    """Errors about a config's key as errors about the request, without the coordinator's own paths."""
+def refused_as(field: str, folder: str) -> Iterator[None]:
+    """Errors about a path or a name as errors about the request's field, without the coordinator's own paths."""
     try:
         yield
     except NotFoundError as error:
-        raise InvalidRequestError(
-            error.message, field=request_field(key), hint=error.hint, details=error.details
-        ) from error
+        raise InvalidRequestError(error.message, field=field, hint=error.hint, details=error.details) from error
     except OSError as error:  # a name that is too long for the file system, above all
         raise InvalidRequestError(
-            f"cannot be a path: {error.strerror}", field=request_field(key), hint=f"name a file or folder in {folder}"
+            f"cannot be a path: {error.strerror}", field=field, hint=f"name a file or folder in {folder}"
         ) from error
     except ConfigError as error:
         raise InvalidRequestError(
-            f"leads out of the coordinator's {folder}", field=request_field(key),
+            f"leads out of the coordinator's {folder}", field=field,
             hint="name it relative to that folder",
         ) from error  # fmt: skip
 
@@ -91,13 +91,13 @@ def inside(folder: Path, path: str, *, field: str) -> Path:
     return target
 
 
-def _model(models: Path, name: str, *, field: str) -> str:
+def _model(models: Path, name: str, catalog: Sequence[ModelEntry] | None = None, *, field: str) -> str:
     folder = inside(models, name, field=field)
     if folder.is_dir():
         return str(folder)
     if is_hub_id(name) and Path(name).exists():  # a folder of the coordinator's own, read as one by whoever loads it
         raise ConfigError(f"{name} lies outside {models}", field=field, hint="move it there, or start elsewhere")
-    return resolve_model(name)
+    return resolve_model(name, catalog)
 
 
 def _with(section: S, **changes: object) -> S:

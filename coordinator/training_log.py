@@ -46,7 +46,8 @@ async def add_suspicion(
 
 
 async def _add(transaction: Transaction, run: RunRow, record: dict[str, Any]) -> None:
-    row = LogRow(session_id=run.session_id, source=run.source, run=run.run, **record)
+    message = record["message"].replace("\0", "\ufffd")  # PostgreSQL refuses the character 0
+    row = LogRow(session_id=run.session_id, source=run.source, run=run.run, **{**record, "message": message})
     transaction.rows.add(row)
     run.last_record, run.updated_at = row.number, now()
     data = log_view(row).model_dump(by_alias=True)

@@ -134,11 +134,15 @@ class ModelEntryView(CamelModel):
     """For `model.source`."""
     name: str
     type: ModelType
-    hugging_face_id: str
+    hugging_face_id: str | None
+    path: str | None
+    """In the coordinator's folder of models, where it has no `huggingFaceId`."""
     licence: str
     verified: bool
     """Whether id and licence were checked against its page."""
     language: str
+    owner: str
+    """CAIP-10 account that has added it; empty: it came with cotrain."""
     size_bytes: int
     """Of the download, about."""
 
@@ -151,11 +155,15 @@ class DatasetEntryView(CamelModel):
     name: str
     task: TaskName
     """What it is made for."""
-    hugging_face_id: str
+    hugging_face_id: str | None
+    path: str | None
+    """In the coordinator's folder of datasets, where it has no `huggingFaceId`."""
     licence: str
     verified: bool
     """Whether id and licence were checked against its page."""
     language: str
+    owner: str
+    """CAIP-10 account that has added it; empty: it came with cotrain."""
     size: str
     files: str
     normalization: Normalization
@@ -269,7 +277,8 @@ def model_entry_view(entry: ModelEntry) -> ModelEntryView:
 
 def dataset_entry_view(entry: DatasetEntry) -> DatasetEntryView:
     """An entry of the catalog."""
-    return DatasetEntryView(**entry.model_dump(exclude_none=True))
+    fields = entry.fields.model_dump(exclude_none=True)
+    return DatasetEntryView(**entry.model_dump(exclude={"fields"}), fields=fields)
 
 
 def progress_view(row: SessionRow, progress: Projection) -> ProgressView:

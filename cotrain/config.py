@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from cotrain.errors import ConfigError
 from cotrain.sections import (
+    LARGEST_INTEGER,
     PRETRAINING_TASK,
     SIZES,
     CheckpointSection,
@@ -111,8 +112,10 @@ class RunConfig(Section):
         `max_steps` x samples per inner step x nominal nodes, or `epochs` x `train_samples`.
         """
         if self.train.max_steps is not None:
-            return self.train.max_steps * self.train.samples_per_step * self.distributed.nodes
-        return max(1, round(self.train.epochs * train_samples))
+            wanted = self.train.max_steps * self.train.samples_per_step * self.distributed.nodes
+        else:
+            wanted = max(1, round(self.train.epochs * train_samples))
+        return min(wanted, LARGEST_INTEGER)  # such a run never ends, and a status can say so
 
 
 def _disagreement(field: str, message: str, hint: str) -> PydanticCustomError:

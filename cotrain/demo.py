@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from cotrain.demo_chaos import Chaos
-from cotrain.demo_summary import PRESETS, Summary, summarize, summary_lines
+from cotrain.demo_summary import PRESETS, Summary, all_items, summarize, summary_lines
 from cotrain.errors import CotrainError, UnreachableError
 from cotrain.status import FINAL_STATES, replace_file
 
@@ -192,11 +192,11 @@ class Demo:
             while True:
                 try:
                     view = await api.get(f"/api/v1/sessions/{session}/progress")
-                    participants = await api.get(f"/api/v1/sessions/{session}/participants")
+                    participants = await all_items(api.get, f"/api/v1/sessions/{session}/participants")
                 except UnreachableError:
                     display.show_away()  # nodes train on without a coordinator: do not end them
                 else:
-                    display.show(view, participants["items"])
+                    display.show(view, participants)
                     if view["status"] in FINAL_STATES:
                         break
                     if self.chaos is not None:

@@ -82,8 +82,8 @@ async def summarize(get: Get, session: str, *, wall_s: float) -> Summary:
     """Ask the coordinator what became of a completed session."""
     path = f"/api/v1/sessions/{session}"
     progress = await get(f"{path}/progress")
-    participants = (await get(f"{path}/participants"))["items"]
-    logs = await _all_logs(get, path)
+    participants = await all_items(get, f"{path}/participants")
+    logs = await all_items(get, f"{path}/logs")
     evaluations = [log["data"] for log in logs if log["kind"] == "evaluation"]
     rounds = [log for log in logs if log["kind"] == "round"]
     trained = [peer for peer in participants if peer["wallSeconds"] > 0]
@@ -107,12 +107,12 @@ async def summarize(get: Get, session: str, *, wall_s: float) -> Summary:
     )
 
 
-async def _all_logs(get: Get, path: str) -> list[dict[str, Any]]:
-    """Every record of the session's training log, newest first."""
+async def all_items(get: Get, path: str) -> list[dict[str, Any]]:
+    """Every item of the list at `path`, page by page, in its order."""
     items: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        page = await get(f"{path}/logs?limit=200{cursor}")
+        page = await get(f"{path}?limit=200{cursor}")
         items += page["items"]
         if page["nextCursor"] is None:
             return items

@@ -14,6 +14,7 @@ from cotrain.membership.bond import LONGEST_SIGNATURE, Bond
 from cotrain.membership.document import MembershipDocument
 from cotrain.peer_key import PeerIdText
 from cotrain.request import CamelModel
+from cotrain.sections import NO_ZERO, Count, PositiveInt
 from cotrain.status import Status, WishName
 
 PROTOCOL_VERSION = 4
@@ -25,7 +26,7 @@ class Hardware(CamelModel):
     """What a volunteer's machine can do, as far as it could be found out."""
 
     device: Annotated[str, Field(max_length=200)] = "cpu"
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    memory_bytes: Count = 0
     cpu_count: Annotated[int, Field(ge=0, le=100_000)] = 0
     platform: Annotated[str, Field(max_length=200)] = ""
 
@@ -38,7 +39,7 @@ class RegisterRequest(CamelModel):
     bond: Bond
     """The wallet's statement that this peer acts for it."""
     role: Literal["reduce", "contribute"] = "reduce"
-    name: Annotated[str, Field(max_length=80)] = ""
+    name: Annotated[str, Field(max_length=80, pattern=NO_ZERO)] = ""
     hardware: Hardware = Field(default_factory=Hardware)
 
 
@@ -51,7 +52,7 @@ class Asset(CamelModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Count
 
 
 class RegisterAnswer(CamelModel):
@@ -96,7 +97,7 @@ class ChallengeAnswer(CamelModel):
 class LoginRequest(CamelModel):
     """The signed challenge."""
 
-    nonce: Annotated[str, Field(max_length=64)]
+    nonce: Annotated[str, Field(max_length=64, pattern=NO_ZERO)]
     signature: Annotated[str, Field(max_length=LONGEST_SIGNATURE)]
     """0x and hexadecimal digits."""
     public_key: Annotated[str | None, Field(max_length=200)] = None
@@ -124,8 +125,8 @@ class StatusMessage(CamelModel):
     """A snapshot of the training process."""
 
     type: Literal["status"] = "status"
-    run: Annotated[str, Field(min_length=1, max_length=64)]
-    seq: Annotated[int, Field(ge=1)]
+    run: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_ZERO)]
+    seq: PositiveInt
     status: Status
 
 
@@ -133,8 +134,8 @@ class Goodbye(CamelModel):
     """The agent leaves and will not be back in this run."""
 
     type: Literal["goodbye"] = "goodbye"
-    run: Annotated[str, Field(min_length=1, max_length=64)]
-    seq: Annotated[int, Field(ge=1)]
+    run: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_ZERO)]
+    seq: PositiveInt
     reason: Annotated[str, Field(max_length=500)] = ""
 
 

@@ -102,7 +102,13 @@ class DistillationRequest(CamelModel):
     alpha: Fraction | None = None
 
 
-class DistributedRequest(CamelModel):
+class DistributedRequest(
+    CamelModel,
+    json_schema_extra={
+        "if": {"required": ["strategy"], "properties": {"strategy": {"enum": ["ddp", "fsdp"]}}},
+        "then": {"properties": {"nodes": {"const": 1}}},
+    },
+):
     """Who trains."""
 
     nodes: Nodes = 1
@@ -127,7 +133,15 @@ class DilocoRequest(CamelModel):
     overlap_steps: OverlapSteps | None = None
 
 
-class DataRequest(CamelModel):
+class DataRequest(
+    CamelModel,
+    json_schema_extra={
+        "not": {
+            "required": ["dataPath", "dataset"],
+            "properties": {"dataPath": {"type": "string"}, "dataset": {"type": "string"}},
+        }
+    },
+):
     """What is learnt; without `dataPath`, the source text of Python's standard library."""
 
     data_path: Source | None = None

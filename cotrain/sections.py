@@ -51,11 +51,16 @@ def refusal(model: ModelType, task: TaskName) -> str:
 
 
 # What a value may be, once for the file and for the requests that people send.
+LARGEST_INTEGER = 2**62
+"""Databases hold integers in 64 bits; this leaves room for adding to one."""
 PositiveInt = Annotated[int, Field(ge=1, le=10**12)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+"""Of samples, tokens, bytes or rounds, as peers report it."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]
+NO_ZERO = r"^[^\x00]*$"
 """A database may refuse the character 0."""
-Title = Annotated[str, Field(max_length=120, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=2000, pattern=NO_ZERO)]
+Title = Annotated[str, Field(max_length=120, pattern=NO_ZERO)]
 Source = Annotated[str, Field(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f]+$")]
 """A path, a catalog name or a Hugging Face id."""
 Column = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+$")]

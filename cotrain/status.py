@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from cotrain.request import CamelModel
+from cotrain.sections import LARGEST_INTEGER, Count, PositiveInt
 
 MAX_STATUS_BYTES = 256 * 1024
 MAX_RECORDS = 32
@@ -50,6 +51,8 @@ PHASE_PERCENT: dict[str, tuple[float, float]] = {
 }
 """The published range of `processRate` in each phase, in percent."""
 
+_Integer = Annotated[int, Field(ge=-LARGEST_INTEGER, le=LARGEST_INTEGER)]
+
 
 class TrainingStopped(Exception):
     """Raised at an inner step when a person wants the run interrupted; `wish` says how."""
@@ -62,13 +65,13 @@ class TrainingStopped(Exception):
 class Record(CamelModel):
     """One entry of a run's training log. Numbered from 1 within a run, so that a merge of snapshots loses none."""
 
-    number: Annotated[int, Field(ge=1)]
+    number: PositiveInt
     time: float
     """Unix time, seconds."""
     kind: RecordKind
     message: Annotated[str, Field(max_length=1000)]
     level: Literal["info", "warning", "error"] = "info"
-    data: dict[str, str | int | float | bool | list[str] | None] = Field(default_factory=dict)
+    data: dict[str, str | _Integer | float | bool | list[str] | None] = Field(default_factory=dict)
 
 
 class Status(CamelModel):
@@ -79,7 +82,7 @@ class Status(CamelModel):
     """libp2p peer id, or `checkpointer`."""
     run: str
     """Identifier of this process lifetime; a new process has a new one."""
-    sequence: Annotated[int, Field(ge=0)]
+    sequence: Count
     """Number of the snapshot within the run, rising by one."""
     updated_at: float
     """Unix time, seconds."""
@@ -91,25 +94,25 @@ class Status(CamelModel):
     last_train_at: str | None = None
     """When the run last trained, ISO 8601 UTC."""
 
-    step: int = 0
+    step: Count = 0
     """Inner steps of this run."""
-    round: int = 0
+    round: Count = 0
     """Rounds whose outer step has been taken by the swarm."""
     loss: float | None = None
     """Training loss, nats per token, smoothed over recent inner steps."""
     validation_loss: float | None = None
     """Loss of the outer parameters on the validation split, nats per token."""
-    validation_round: int | None = None
+    validation_round: Count | None = None
     learning_rate: float | None = None
     accuracy: float | None = None
     """Share of next tokens predicted right, over the last evaluation."""
-    batch_size: int | None = None
-    samples_committed: int = 0
+    batch_size: Count | None = None
+    samples_committed: Count = 0
     """Samples that the swarm's outer state has taken in."""
-    samples_pending: int = 0
+    samples_pending: Count = 0
     """Samples this run has trained on since, which no round has committed yet."""
-    samples_wanted: int = 0
-    tokens: int = 0
+    samples_wanted: Count = 0
+    tokens: Count = 0
     """Tokens this run has trained on."""
     tokens_per_second: float | None = None
     """Over the life of this run, averaging included."""
@@ -117,13 +120,13 @@ class Status(CamelModel):
     """Wall time spent in inner steps."""
     wall_seconds: float = 0.0
     """Wall time since the first inner step began."""
-    peers: int = 0
+    peers: Count = 0
     """Peers in the swarm, this one included, the checkpointer not."""
     digest: str = ""
     """SHA-256 of the outer state, hexadecimal."""
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    parameters: int = 0
+    bytes_sent: Count = 0
+    bytes_received: Count = 0
+    parameters: Count = 0
     device: str = ""
     model_path: str = ""
     addresses: list[str] = Field(default_factory=list)

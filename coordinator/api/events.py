@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from coordinator.api.operations import Answer, Parameter, operation
-from coordinator.api.requests import LARGEST_INTEGER, parse_integer
+from coordinator.api.requests import parse_integer
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.hub import CLOSE_TRY_AGAIN, Listener
 from coordinator.progress import current_projection
@@ -20,6 +20,7 @@ from coordinator.sessions import find_session
 from coordinator.store import events_after, last_seq
 from coordinator.views import session_view
 from cotrain.protocol import Event
+from cotrain.sections import LARGEST_INTEGER
 from cotrain.status import now
 
 routes = web.RouteTableDef()

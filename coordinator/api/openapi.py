@@ -205,7 +205,7 @@ def _answer(answer: Answer, refs: Mapping[Any, Any]) -> dict[str, Any]:
 def _links(
     answer: Answer, path: str, operations: Sequence[tuple[str, str, Any, Operation]]
 ) -> dict[str, Any]:  # fmt: skip
-    """Links to the operations about what an answer has named: those whose other parameters its own path has."""
+    """Links to the operations about what an answer has named: those below its own path, whose parameters are known."""
     given = {name: f"$response.body#{pointer}" for name, pointer in answer.names.items()}
     given |= {name: f"$request.path.{name}" for name in _PATH_PARAMETER.findall(path)}
     return {
@@ -214,7 +214,8 @@ def _links(
             "parameters": {name: given[name] for name in wanted},
         }
         for target, method, _, _ in operations
-        if (wanted := _PATH_PARAMETER.findall(target))
+        if target.startswith(f"{path}/")
+        and (wanted := _PATH_PARAMETER.findall(target))
         and set(wanted) <= given.keys()
         and set(wanted) & set(answer.names)
     }

@@ -5,16 +5,23 @@ from __future__ import annotations
 from functools import partial
 
 from aiohttp import hdrs, web
-from pydantic import TypeAdapter
 
 from coordinator.api.callers import caller_of
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
 from coordinator.api.repeats import once
-from coordinator.api.requests import encode_cursor, json_answer, page_limit, parse_model, read_body, read_cursor
+from coordinator.api.requests import (
+    POSITION,
+    encode_cursor,
+    json_answer,
+    page_limit,
+    parse_model,
+    read_body,
+    read_cursor,
+)
 from coordinator.auth.permissions import may, require
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR
-from coordinator.participants import Position, check_protocol
+from coordinator.participants import check_protocol
 from coordinator.views import ParticipantsPage
 from cotrain.errors import NotAuthorizedError
 from cotrain.identity.account import Account
@@ -22,8 +29,6 @@ from cotrain.protocol import PROTOCOL_VERSION, RegisterAnswer, RegisterRequest, 
 from cotrain.request import CamelModel
 
 routes = web.RouteTableDef()
-
-_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
 
 
 class _Versioned(CamelModel, extra="ignore"):
@@ -57,7 +62,7 @@ async def register(request: web.Request) -> web.Response:
 @operation("participants", answers={200: Answer("a page", ParticipantsPage)}, parameters=(LIMIT, CURSOR))
 async def list_participants(request: web.Request) -> web.Response:
     """Everybody who registered, oldest first, and the checkpointer's own state."""
-    after = read_cursor(request, _POSITION)
+    after = read_cursor(request, POSITION)
     page, following = await request.app[COORDINATOR].participants.oldest_first(
         request.match_info["id"], after, page_limit(request)
     )

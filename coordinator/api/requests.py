@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from coordinator.problem import UnsupportedMediaTypeError, invalid_input
 from cotrain.errors import InvalidRequestError
+from cotrain.sections import LARGEST_INTEGER, SessionId
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 CursorT = TypeVar("CursorT")
@@ -18,7 +19,8 @@ CursorT = TypeVar("CursorT")
 MAX_BODY_BYTES = 64 * 1024
 MAX_PAGE = 200
 _DEFAULT_PAGE = 50
-LARGEST_INTEGER = 2**62
+POSITION: TypeAdapter[tuple[float, str]] = TypeAdapter(tuple[float, SessionId])
+"""Where a page begins: creation time and id of the last one seen. All ids have this form."""
 
 
 async def read_body(request: web.Request) -> bytes:

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy import select
 
-from coordinator.api.callers import caller_of
+from coordinator.api.callers import caller_address, caller_of
 from coordinator.api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -24,7 +24,7 @@ from coordinator.api.operations import (
 )
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
-    LARGEST_INTEGER,
+    POSITION,
     encode_cursor,
     integer_parameter,
     json_answer,
@@ -34,12 +34,13 @@ from coordinator.api.requests import (
     read_cursor,
 )
 from coordinator.auth.permissions import Act, require
+from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
 from coordinator.models import LogRow
 from coordinator.preview import outlook, preview
-from coordinator.sessions import Position, find_session
+from coordinator.sessions import find_session
 from coordinator.views import (
     LogView,
     MetricView,
@@ -54,11 +55,11 @@ from coordinator.views import (
 from cotrain.errors import NotFoundError
 from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
+from cotrain.sections import LARGEST_INTEGER, Count
 
 routes = web.RouteTableDef()
 
-_POSITION: TypeAdapter[Position] = TypeAdapter(Position)
-_LOG_POSITION: TypeAdapter[int] = TypeAdapter(int)
+_LOG_POSITION: TypeAdapter[int] = TypeAdapter(Count)
 _ROUND = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
 _FROM = Parameter("from", _ROUND, "the first round")
 _TO = Parameter("to", _ROUND, "the last round")
@@ -83,9 +84,10 @@ async def create_session(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
-    shared, account = request.app[COORDINATOR].settings.shared, caller.account or ""
-    expected = outlook(wanted, shared)
-    create = partial(request.app[COORDINATOR].sessions.create, wanted, account)
+    coordinator, account = request.app[COORDINATOR], caller.account or ""
+    shared, catalog = coordinator.settings.shared, await coordinator.catalog.for_request(wanted)
+    expected = outlook(wanted, shared, catalog)
+    create = partial(coordinator.sessions.create, with_sources(wanted, catalog, shared), account)
     view = await once(request, account, SessionView, create)
     response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
@@ -94,20 +96,24 @@ async def create_session(request: web.Request) -> web.Response:
 
 @routes.post("/api/v1/configs/preview")
 @operation(
-    "sessions", body=SessionRequest, answers={200: Answer("worked out", PreviewView)}, parameters=(_MEMORY,)
+    "sessions", body=SessionRequest, answers={200: Answer("worked out", PreviewView)}, parameters=(_MEMORY,),
+    errors=(429,),
 )  # fmt: skip
 async def preview_config(request: web.Request) -> web.Response:
     """What a session would be: its TOML, what it asks of each node, and what to know about it; nothing is stored."""
+    coordinator = request.app[COORDINATOR]
+    coordinator.limits.preview(caller_address(request))
     memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
     wanted = parse_model(await read_body(request), SessionRequest)
-    return json_answer(preview(wanted, request.app[COORDINATOR].settings.shared, memory_bytes))
+    catalog = await coordinator.catalog.for_request(wanted)
+    return json_answer(preview(wanted, coordinator.settings.shared, catalog, memory_bytes))
 
 
 @routes.get("/api/v1/sessions")
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
 async def list_sessions(request: web.Request) -> web.Response:
     """The sessions, newest first."""
-    before = read_cursor(request, _POSITION)
+    before = read_cursor(request, POSITION)
     items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
     return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
 
@@ -248,6 +254,7 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
     path = Path(row.asset_folder) / asset.name if asset else None
     if asset is None or path is None or not path.is_file():
         raise NotFoundError("the session has no such file", field="sha256", hint="…/assets lists the files")
+    _check_range(request, path.stat().st_size)
     return web.FileResponse(
         path,
         headers={
@@ -255,3 +262,13 @@ async def get_asset(request: web.Request) -> web.StreamResponse:
             "Content-Disposition": f'attachment; filename="{asset.name}"',
         },
     )
+
+
+def _check_range(request: web.Request, size_bytes: int) -> None:
+    """Raises 416 where `FileResponse` would answer so without saying more."""
+    try:
+        start = request.http_range.start
+    except ValueError:
+        raise web.HTTPRequestRangeNotSatisfiable() from None
+    if start is not None and start >= size_bytes:
+        raise web.HTTPRequestRangeNotSatisfiable()

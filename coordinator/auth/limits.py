@@ -72,12 +72,17 @@ class Limits:
         self._settings = settings
         self._enforced = enforced
         self._challenges = SlidingWindow(settings.challenges_per_minute, _MINUTE_S, clock=clock)
+        self._previews = SlidingWindow(settings.previews_per_minute, _MINUTE_S, clock=clock)
         self._accounts = SlidingWindow(settings.new_accounts_per_hour, _HOUR_S, clock=clock)
         self._writes = SlidingWindow(settings.writes_per_minute, _MINUTE_S, clock=clock)
 
     def challenge(self, address: str) -> None:
         """A challenge is asked for from this client address."""
         self._count(self._challenges, client_key(address), "challenges from this address")
+
+    def preview(self, address: str) -> None:
+        """A preview, which takes some computing, is asked for from this client address."""
+        self._count(self._previews, client_key(address), "previews from this address")
 
     def new_account(self, address: str) -> None:
         """A wallet that has never been here signs in from this client address."""
@@ -96,6 +101,11 @@ class Limits:
         """An account that has `already_here` peers in a session registers one more."""
         if self._enforced and already_here >= self._settings.participants_per_account:
             raise _too_many("peers of this account in this session", _FULL_RETRY_S, hint="remove or reuse one first")
+
+    def catalog_entry(self, already_there: int) -> None:
+        """An account that has `already_there` entries in the catalog adds one more."""
+        if self._enforced and already_there >= self._settings.catalog_entries_per_account:
+            raise _too_many("entries of this account in the catalog", _FULL_RETRY_S, hint="delete one first")
 
     def _count(self, window: SlidingWindow, key: str, what: str) -> None:
         wait_s = window.take(key) if self._enforced else 0.0

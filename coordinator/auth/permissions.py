@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from cotrain.errors import ForbiddenError, NotAuthorizedError
 
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
-Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove"]
+Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ACTS: tuple[Act, ...] = get_args(Act)
@@ -22,13 +22,17 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "register": frozenset({"account"}),
     "leave": frozenset({"participant"}),
     "remove": frozenset({"owner", "operator"}),
+    "add": frozenset({"account"}),
+    "withdraw": frozenset({"owner", "operator"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop and cancel; `register`, `leave` and
-`remove` are of participants. A participant's own token stands for the role of that participant and for no other."""
+`remove` are of participants, `add` and `withdraw` of the catalog's entries. A participant's own token stands for the
+role of that participant and for no other."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
     "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
+    "add": "add to the catalog", "withdraw": "delete this entry of the catalog",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {
     "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",
@@ -54,7 +58,7 @@ def roles_of(caller: Caller, *, owner: str = "", participant: str = "") -> froze
     """All roles of a caller towards a thing.
 
     Args:
-        owner: account of the session's owner; empty for a session from before there were owners.
+        owner: account of the owner of the session or entry; empty for a session from before there were owners.
         participant: account of the participant that it is about; empty if it is about none.
     """
     roles: set[Role] = {"visitor"}
@@ -79,7 +83,8 @@ def require(act: Act, caller: Caller, *, owner: str = "", participant: str = "")
     if may(act, caller, owner=owner, participant=participant):
         return
     allowed = [role for role in ROLES if role in PERMISSIONS[act]]
-    who = " or ".join(_WHO[role] for role in allowed)
+    words = {**_WHO, "owner": "whoever has added it"} if act == "withdraw" else _WHO
+    who = " or ".join(words[role] for role in allowed)
     message, details = f"only {who} may {_WORDS[act]}", {"allowed": allowed}
     if caller.account is None:
         raise NotAuthorizedError(message, field="Authorization", hint="sign in with your wallet", details=details)

@@ -1,7 +1,7 @@
 // The list of sessions.
 import { badge, byId, element, showConnection, showProblem } from "/static/dom.js";
 import { clock, number, percent } from "/static/format.js";
-import { AwayError, getJson } from "/static/live.js";
+import { AwayError, getPages } from "/static/live.js";
 import { refresher } from "/static/refresher.js";
 
 const REFRESH_MS = 5000;
@@ -34,28 +34,17 @@ function replaceItems(target, items) {
   links.find((link) => link.getAttribute("href") === focused)?.focus();
 }
 
-async function firstPages(count) {
-  const items = [];
-  let cursor = "";
-  for (let page = 0; page < count && cursor !== null; page += 1) {
-    const answer = await getJson(`/api/v1/sessions${cursor ? `?cursor=${encodeURIComponent(cursor)}` : ""}`);
-    items.push(...answer.items);
-    cursor = answer.nextCursor;
-  }
-  return { items, more: cursor !== null };
-}
-
 /** Show the list and keep it up to date; returns what ends that. */
 export function showList() {
   let pages = 1;
   document.title = "cotrain";
 
-  function show({ items, more }) {
+  function show({ items, nextCursor }) {
     showProblem(null);
     showConnection("live");
     replaceItems(byId("list-items"), items.map(card));
     byId("list-empty").hidden = items.length > 0;
-    byId("list-more").hidden = !more;
+    byId("list-more").hidden = nextCursor === null;
   }
 
   function explain(error) {
@@ -63,7 +52,7 @@ export function showList() {
     else showProblem(error);
   }
 
-  const list = refresher(() => firstPages(pages), show, explain, REFRESH_MS);
+  const list = refresher(() => getPages("/api/v1/sessions", pages), show, explain, REFRESH_MS);
   byId("list-more").onclick = () => { pages += 1; list.ask(); };
   list.ask();
   return list.stop;

@@ -26,6 +26,18 @@ async function request(path, options) {
 
 export const getJson = (path) => request(path);
 
+/** The first pages of a list, at most `most`, as one: all their items, `nextCursor` of the last, the rest of the first. */
+export async function getPages(path, most) {
+  const whole = await getJson(path);
+  const joint = path.includes("?") ? "&" : "?";
+  for (let count = 1; count < most && whole.nextCursor !== null; count += 1) {
+    const page = await getJson(`${path}${joint}cursor=${encodeURIComponent(whole.nextCursor)}`);
+    whole.items.push(...page.items);
+    whole.nextCursor = page.nextCursor;
+  }
+  return whole;
+}
+
 /** POST, with a body in JSON if there is one; null where the answer has none. */
 export function postJson(path, body) {
   if (body === undefined) return request(path, { method: "POST" });

@@ -39,7 +39,7 @@ function personRow(person, held) {
   return made;
 }
 
-/** Show a page of participants; `records` of the log tell which of them hold the swarm's outer state. */
+/** Show the participants of `page`; `records` of the log tell which of them hold the swarm's outer state. */
 export function showPeople(page, records) {
   const agreed = agreedDigests(records);
   const held = page.items.map((person) => heldDigest(person.id, person.digest, records, agreed));
@@ -54,6 +54,8 @@ export function showPeople(page, records) {
   byId("people").replaceChildren(...rows);
   byId("people-table").hidden = rows.length === 0;
   byId("people-empty").hidden = page.items.length > 0;
+  byId("people-more").hidden = page.nextCursor === null;
+  byId("people-more").textContent = `Only the first ${number(page.items.length)} are shown.`;
   byId("people-differ").hidden = !held.some(({ differs }) => differs);
 }
 

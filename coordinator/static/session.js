@@ -3,7 +3,7 @@ import { enableActions, showActions } from "/static/actions.js";
 import { byId, showConnection, showProblem } from "/static/dom.js";
 import { secondsLeft } from "/static/estimate.js";
 import { identityChanges, loadIdentity, maySteer } from "/static/identity.js";
-import { AwayError, EventStream, getJson, postJson } from "/static/live.js";
+import { AwayError, EventStream, getJson, getPages, postJson } from "/static/live.js";
 import { Log, LOG_RECORDS, sampleOf } from "/static/log.js";
 import {
   clearParts, renderPoints, renderProgress, renderResult, renderSession, renderSteering, watchChart,
@@ -12,6 +12,8 @@ import { namesOf, showPeople } from "/static/people.js";
 import { refresher } from "/static/refresher.js";
 
 const PEOPLE_REFRESH_MS = 5000;
+const PEOPLE_PAGE = 200;
+const PEOPLE_PAGES = 10;
 
 /** One session on the page. What the event stream says is shown at once; lists are asked for again. */
 class SessionView {
@@ -50,8 +52,9 @@ class SessionView {
     const explain = (error) => { if (!(error instanceof AwayError)) showProblem(error); };
     const get = (part) => getJson(`${this.#base}/${part}`);
     const loadLog = () => { this.#log.startLoading(); return get(`logs?limit=${LOG_RECORDS}`); };
+    const loadPeople = () => getPages(`${this.#base}/participants?limit=${PEOPLE_PAGE}`, PEOPLE_PAGES);
     return {
-      people: refresher(() => get("participants?limit=200"), (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
+      people: refresher(loadPeople, (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
       points: refresher(() => get("metrics"), (page) => this.#setPoints(page.items), explain),
       log: refresher(loadLog, (page) => this.#setLog(page.items), explain),
     };

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process
+from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process, eventually
 from tests.e2e.page_stage import NAME, Stage, page, stage, staged, tools, url
 from tests.e2e.wallet_fixtures import sign_in
 
@@ -104,6 +106,35 @@ async def test_a_page_outlives_its_coordinator(tmp_path: Path, page: Page) -> No
         await page.until_text("#state", "cancelled")
         await page.until_text("#connection", "live")
         assert await page.text("#away") == ""
+
+
+async def test_participants_of_several_pages_are_shown(page: Page, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    async with coordinator_process(shared) as url, staged(url, page) as stage:
+        await stage.api.post(f"/sessions/{stage.session}/start")
+
+        async def is_open() -> bool:
+            return await stage.status() == "waiting"
+
+        await eventually(is_open, "the session is open")
+        await Volunteer(stage.http, url, stage.session, tmp_path / "key").join("first")
+        _copy_participant(shared / "cotrain.sqlite3", 2100)
+        await stage.open_session()
+        await page.until("document.querySelectorAll('#people tr:not(.checkpointer)').length === 2000")
+        assert await page.text("#people-more") == "Only the first 2,000 are shown."
+        assert page.alarms == []
+
+
+def _copy_participant(database: Path, count: int) -> None:
+    """Give the session of the one participant in the database `count` more like it."""
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        names = [row[1] for row in connection.execute("PRAGMA table_info(participants)")]
+        values = dict(zip(names, connection.execute("SELECT * FROM participants").fetchone(), strict=True))
+        for number in range(count):
+            own = {"id": f"p{number}", "peer_id": f"peer{number:06}", "created_at": values["created_at"] + 1 + number}
+            row = values | own
+            marks = ", ".join("?" * len(row))
+            connection.execute(f"INSERT INTO participants ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
 
 
 async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(stage: Stage, tmp_path: Path) -> None:

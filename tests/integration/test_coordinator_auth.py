@@ -328,6 +328,16 @@ async def test_challenges_are_limited_by_address(tmp_path: Path) -> None:
                 await expect_limited(response)
 
 
+async def test_previews_are_limited_by_address_and_need_no_sign_in(tmp_path: Path) -> None:
+    async with coordinator_client(limited(tmp_path, previews_per_minute=2)) as client:
+        with anonymous(client):
+            for body, status in (({"name": "x"}, 200), ({}, 422)):  # a wrong one counts, too
+                await post_json(client, "/api/v1/configs/preview", body, status=status)
+            async with client.post("/api/v1/configs/preview", json={"name": "x"}) as response:
+                await expect_limited(response)
+        await create_session(client)
+
+
 async def test_behind_a_proxy_its_own_entry_counts_and_no_other(tmp_path: Path) -> None:
     body = {"address": WALLET.address, "chain": "eip155:1"}
     settings = limited(tmp_path, server=ServerSection(behind_proxy=True), challenges_per_minute=1)

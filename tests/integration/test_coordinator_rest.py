@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.api.requests import encode_cursor
 from coordinator.models import MetricRow
 from cotrain.paths import SharedPaths
 from tests.databases import BOTH
@@ -160,6 +162,9 @@ async def test_assets_are_served_by_content_and_in_ranges(client: Client) -> Non
     async with client.get(path, headers={"Range": "bytes=995-"}) as response:
         assert response.status == 206
         assert await response.read() == CONTENT[995:]
+    for range_ in ("bytes=1000-", "bytes=9-1", "", "lines=1-2"):
+        async with client.get(path, headers={"Range": range_}) as response:
+            assert (response.status, (await response.json(content_type=None))["status"]) == (416, 416)
     await get_json(client, f"{SESSIONS}/{session}/assets/{'0' * 64}", status=404)
 
 
@@ -231,6 +236,7 @@ async def test_sections_that_contradict_each_other_are_refused(client: Client) -
     assert "no round could ever close" in problem["detail"]
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("method", "path", "options", "status"),
     [
@@ -242,6 +248,11 @@ async def test_sections_that_contradict_each_other_are_refused(client: Client) -
         ("GET", f"{SESSIONS}?limit=0", {}, 422),
         ("GET", f"{SESSIONS}?limit=many", {}, 422),
         ("GET", f"{SESSIONS}?cursor=%00", {}, 422),
+        ("GET", f"{SESSIONS}?cursor={encode_cursor([0.0, chr(0)])}", {}, 422),
+        ("GET", f"/api/v1/catalog/models?cursor={encode_cursor(chr(0))}", {}, 422),
+        ("GET", f"{SESSIONS}/%00", {}, 404),
+        ("DELETE", f"{SESSIONS}/a/participants/%00", {}, 404),
+        ("POST", "/api/v1/auth/login", {"json": {"nonce": chr(0), "signature": "0x"}}, 422),
         ("POST", f"{SESSIONS}/none/start", {"headers": {"Origin": "http://evil.test"}}, 403),
         ("GET", "/s/none", {}, 404),
     ],
@@ -255,6 +266,21 @@ async def test_wrong_requests_get_a_problem(
         assert problem["status"] == status
         assert problem["requestId"]
         assert (status == 405) == ("Allow" in response.headers)
+
+
+@pytest.mark.parametrize("number", [2**63, 10**400, -1])
+async def test_a_cursor_beyond_what_a_database_holds_is_none(client: Client, number: int) -> None:
+    session = await create_session(client)
+    path = f"{SESSIONS}/{session}/logs?cursor={encode_cursor(number)}"
+    assert (await get_json(client, path, status=422))["field"] == "cursor"
+
+
+async def test_bytes_that_are_no_text_name_nothing(client: Client) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(b"GET /api/v1/sessions/\xff HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.split(b" ")[1] in (b"400", b"404"), answer[:200]
 
 
 async def test_a_fault_of_ours_shows_no_trace(client: Client, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import WSMsgType
 
 from cotrain.protocol import MAX_MESSAGE_BYTES
+from cotrain.sections import LARGEST_INTEGER
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
@@ -118,6 +119,26 @@ async def test_three_bad_messages_end_the_uplink(client: Client) -> None:
         closed = await socket.receive(timeout=LIMIT_S)
         assert (closed.type, closed.data) == (WSMsgType.CLOSE, 1008)
     assert await state_of(client, session) == "waiting"
+
+
+@BOTH
+async def test_what_a_database_might_refuse_is_stored_or_refused_before(client: Client) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        message = json.loads(status_message(session, 10**12, records=1, samples_committed=LARGEST_INTEGER))
+        data = {"round": LARGEST_INTEGER, "text": "a\0b"}
+        message["status"]["records"][0] |= {"number": 10**12, "kind": "round", "message": "a\0b", "data": data}
+        for place in (message, message["status"]["records"][0]):
+            kept = dict(place)
+            place["seq" if "seq" in place else "number"] = 2**63
+            await socket.send_json(message)
+            assert (await receive(socket, "error"))["code"] == "protocol"
+            place.update(kept)
+        await socket.send_json(message)
+        assert (await receive(socket, "ack"))["seq"] == 10**12
+    (record,) = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
+    assert (record["number"], record["message"], record["data"]) == (10**12, "a\ufffdb", data)
 
 
 async def test_a_status_before_hello_is_refused(client: Client) -> None:

@@ -1,6 +1,6 @@
 """Schemathesis sends what the OpenAPI document allows and what it forbids to a real coordinator over HTTP.
 
-`COTRAIN_FUZZ_EXAMPLES=100 pytest tests/integration/test_openapi_fuzz.py` tries ten times as much.
+`make test` tries a few requests of each kind, `make fuzz` at least 5,000 in all.
 """
 
 from __future__ import annotations
@@ -15,47 +15,66 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import CoordinatorConfig, LimitsSection
+from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import coordinator_client, settings_for
 
 SETTINGS = Path(__file__).parents[1] / "schemathesis.toml"
-EXAMPLES = int(os.environ.get("COTRAIN_FUZZ_EXAMPLES", "10"))
 MOST = 10_000
 LIMITS = LimitsSection(
-    challenges_per_minute=MOST, new_accounts_per_hour=MOST, writes_per_minute=MOST, open_sessions_per_account=MOST,
-    participants_per_account=MOST,
+    challenges_per_minute=MOST, previews_per_minute=MOST, new_accounts_per_hour=MOST, writes_per_minute=MOST,
+    open_sessions_per_account=MOST, participants_per_account=MOST, catalog_entries_per_account=MOST,
 )  # fmt: skip
 LIVE = "(stream|events)$"
 """Sockets and endless streams."""
 TOKEN_ENDS = "(logout|rotate)$"
+ALL_ELSE = ("--exclude-path-regex", f"{LIVE}|{TOKEN_ENDS}")
+ENDING = ("--include-path-regex", TOKEN_ENDS, "--phases", "coverage,fuzzing")
+SHORT, LONG = 5, 100
+"""Requests of each kind that are made up for an operation, besides those at the edges of its schema."""
+HOUR_S = 3600
+
+pytestmark = pytest.mark.timeout(HOUR_S)
 
 
-@pytest.mark.parametrize(
-    ("paths", "least"),
-    [
-        (("--exclude-path-regex", f"{LIVE}|{TOKEN_ENDS}"), 500),
-        (("--include-path-regex", TOKEN_ENDS, "--phases", "coverage,fuzzing"), 10),
-    ],
-)
-async def test_answers_are_as_documented_whatever_is_sent(paths: tuple[str, ...], least: int, tmp_path: Path) -> None:
-    settings = dataclasses.replace(settings_for(tmp_path), config=CoordinatorConfig(limits=LIMITS))
+async def send(root: Path, database_url: str, examples: int, *selection: str) -> int:
+    """Run Schemathesis with all checks; returns how many requests it made up. Fails with what it has found."""
+    config = CoordinatorConfig(limits=LIMITS)
+    settings = dataclasses.replace(settings_for(root, database_url=database_url), config=config)
     async with coordinator_client(settings) as client:
         url = f"http://127.0.0.1:{client.port}"
         command = [
             sys.executable, "-m", "schemathesis.cli", "--config-file", str(SETTINGS), "run", f"{url}/openapi.json",
-            "--url", url, "--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "0", "--request-timeout", "20",
-            "--header", f"Authorization: {client.session.headers['Authorization']}", *paths,
+            "--url", url, "--checks", "all", "--max-examples", str(examples), "--seed", "0", "--request-timeout", "20",
+            "--continue-on-failure", "--generation-database", "none", "--no-color",
+            "--header", f"Authorization: {client.session.headers['Authorization']}", *selection,
         ]  # fmt: skip
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=tmp_path
-        )
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=root,
+            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.schemathesis_hooks"},
+        )  # fmt: skip
         try:
             output, _ = await process.communicate()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-    told = output.decode(errors="replace")[-20_000:]
-    assert process.returncode == 0, told
-    generated = re.search(r"(\d+) generated", told)
-    assert generated is not None, told
-    assert int(generated.group(1)) >= least, told
+    told = output.decode(errors="replace")
+    (root / "schemathesis.txt").write_text(told)
+    assert process.returncode == 0, told[-20_000:]
+    generated = re.search(r"(\d[\d,]*) generated", told)
+    assert generated is not None, told[-20_000:]
+    return int(generated.group(1).replace(",", ""))
+
+
+@BOTH
+async def test_answers_are_as_documented_whatever_is_sent(database_url: str, tmp_path: Path) -> None:
+    assert await send(tmp_path, database_url, SHORT, *ALL_ELSE) >= 500
+
+
+async def test_answers_are_as_documented_also_where_a_token_ends(database_url: str, tmp_path: Path) -> None:
+    assert await send(tmp_path, database_url, SHORT, *ENDING) >= 10
+
+
+@pytest.mark.long
+async def test_answers_are_as_documented_for_thousands_of_requests(database_url: str, tmp_path: Path) -> None:
+    assert await send(tmp_path, database_url, LONG, *ALL_ELSE) >= 5000

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from cotrain.config import MAX_CONFIG_BYTES, RunConfig, dump_config, load_config, parse_config
 from cotrain.errors import ConfigError
-from cotrain.sections import ModelSection, Section, TrainSection
+from cotrain.sections import LARGEST_INTEGER, ModelSection, Section, TrainSection
 
 HEAD = "schema_version = 1\n"
 
@@ -235,6 +235,12 @@ def test_samples_wanted(train: dict[str, Any], nodes: int, wanted: int) -> None:
         update={"distributed": RunConfig().distributed.model_copy(update={"nodes": nodes})}
     )
     assert config.samples_wanted(100) == wanted
+
+
+def test_what_is_wanted_at_most_still_fits_into_a_status() -> None:
+    most = {"batch_size": 65536, "gradient_accumulation_steps": 65536, "max_steps": 10**12}
+    config = RunConfig.model_validate({"train": most, "distributed": {"nodes": 10_000}})
+    assert config.samples_wanted(1) == LARGEST_INTEGER
 
 
 def test_overlap_is_a_quarter_of_a_round_unless_set() -> None:

@@ -211,6 +211,22 @@ def test_addresses_are_counted_by_client_and_by_block() -> None:
         limits.new_account("203.0.113.2")
 
 
+def test_previews_are_counted_by_client() -> None:
+    limits = Limits(LimitsSection(previews_per_minute=1), enforced=True, clock=Clock())
+    limits.preview("203.0.113.1")
+    limits.preview("203.0.113.2")
+    with pytest.raises(RateLimitedError, match="previews"):
+        limits.preview("203.0.113.1")
+
+
+def test_entries_of_the_catalog_are_counted_by_account() -> None:
+    limits = Limits(LimitsSection(catalog_entries_per_account=2), enforced=True)
+    limits.catalog_entry(1)
+    with pytest.raises(RateLimitedError, match="catalog") as raised:
+        limits.catalog_entry(2)
+    assert "delete" in raised.value.hint
+
+
 def test_accounts_are_counted_by_their_writes_and_open_sessions() -> None:
     limits = Limits(LimitsSection(writes_per_minute=1, open_sessions_per_account=2), enforced=True, clock=Clock())
     limits.write("a")

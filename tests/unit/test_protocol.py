@@ -58,6 +58,8 @@ def test_downlink_messages_are_told_apart_by_their_type(message: BaseModel) -> N
     [
         {}, [], {"type": "dance"}, {"type": "welcome"}, {"type": "hello", "extra": 1},
         {"type": "goodbye", "run": "r", "seq": 0}, {"type": "goodbye", "run": "", "seq": 1},
+        {"type": "goodbye", "run": "r", "seq": 2**63}, {"type": "goodbye", "run": "r", "seq": 10**12 + 1},
+        {"type": "status", "run": "r", "seq": 2**63, "status": STATUS.model_dump(by_alias=True)},
         {"type": "goodbye", "run": "r" * 65, "seq": 1}, {"type": "status", "run": "r", "seq": 1, "status": {}},
     ],
 )  # fmt: skip
@@ -92,7 +94,8 @@ def test_a_peer_id_is_base58(peer_id: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"name": "../train.safetensors"}, {"name": "a/b"}, {"name": ".hidden"}, {"name": ""}, {"name": "a\n"},
-     {"sha256": "A" * 64}, {"sha256": "a" * 63}, {"sha256": "a" * 64 + "\n"}, {"size_bytes": -1}],
+     {"sha256": "A" * 64}, {"sha256": "a" * 63}, {"sha256": "a" * 64 + "\n"}, {"size_bytes": -1},
+     {"size_bytes": 2**63}],
 )  # fmt: skip
 def test_an_asset_cannot_name_a_path_nor_a_false_hash(change: dict[str, Any]) -> None:
     good = {"name": "train.safetensors", "sha256": "a" * 64, "size_bytes": 3}

@@ -21,8 +21,10 @@ from cotrain.sections import (
     FieldsSection,
     Normalization,
     Optimizer,
+    OuterRule,
     Precision,
     Scheduler,
+    Strategy,
     TaskName,
     refusal,
 )
@@ -162,54 +164,76 @@ models = st.sampled_from(
         if not refusal(kind, task)
     ]
 )
+FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    "model": {
+        "source": sources, "precision": one_of(Precision), "dropout": st.floats(0.0, 0.99),
+        "activationCheckpointing": st.booleans(), "compile": st.booleans(),
+    },
+    "training": {
+        "batchSize": st.integers(1, 65536), "learningRate": st.floats(1e-9, 10.0), "epochs": st.floats(1e-3, 1e5),
+        "maxSteps": steps, "optimizer": one_of(Optimizer), "beta2": st.floats(0.0, 0.99),
+        "lrScheduler": one_of(Scheduler), "warmupSteps": st.integers(0, 10**12), "weightDecay": shares,
+        "gradientAccumulationSteps": st.integers(1, 65536), "maxGradNorm": st.floats(1e-9, 1e9),
+        "mixedPrecision": st.booleans(), "enableEarlyStopping": st.booleans(), "earlyStoppingPatience": steps,
+        "saveCheckpointEvery": steps, "validationSplit": st.floats(0.01, 0.99), "enableDistillation": st.booleans(),
+    },
+    "distillation": {"teacher": sources, "temperature": st.floats(0.1, 100.0), "alpha": shares},
+    "distributed": {
+        "nodes": st.integers(1, 10_000), "gpusPerNode": st.integers(0, 64), "strategy": one_of(Strategy),
+        "minPeers": st.integers(1, 1000), "aggregation": one_of(Aggregation),
+    },
+    "diloco": {
+        "innerSteps": st.integers(8, 100_000), "fragments": st.integers(1, 8), "warmupShare": st.floats(0.0, 0.99),
+        "warmupInnerSteps": st.integers(1, 100_000), "outerOptimizer": one_of(OuterRule),
+        "outerLearningRate": st.floats(1e-9, 10.0), "outerMomentum": st.floats(0.0, 0.99), "momentumRamp": shares,
+        "codec": one_of(Codec), "overlapSteps": st.integers(0, 10_000),
+    },
+    "data": {
+        "dataPath": sources, "dataset": sources, "tokenizer": sources, "normalization": one_of(Normalization),
+        "fields": some(**{name: texts.filter(bool) for name in FieldsSection.model_fields}),
+        "seqLength": st.integers(8, 1_048_576),
+    },
+    "monitoring": {"evaluationRounds": steps, "evaluationBatches": st.integers(1, 100_000)},
+}  # fmt: skip
+"""Every field of a request, by part, but for those that `models` and `requests` choose together."""
+
+
+def agreeing(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same without what no config may say at once."""
+    training, distributed, data = parts["training"], parts["distributed"], parts["data"]
+    if "dataset" in data:
+        data.pop("dataPath", None)
+    if "teacher" not in parts["distillation"]:
+        training.pop("enableDistillation", None)
+    if distributed.get("strategy", "diloco") != "diloco":
+        distributed["nodes"] = 1
+    if distributed.get("strategy") == "fsdp" and parts["model"].get("precision") == "fp16":
+        del parts["model"]["precision"]
+    if "minPeers" in distributed:
+        distributed["minPeers"] = min(distributed["minPeers"], distributed.get("nodes", 1))
+    return parts
+
+
 requests = st.builds(
-    lambda model, parts: {
+    lambda model, own, parts: {
+        **own,
         **parts,
         "model": {"type": model[0], "size": model[1], **parts["model"]},
         "training": {"task": model[2], **parts["training"]},
     },
     models,
     st.fixed_dictionaries(
-        {
-            "name": texts.filter(bool),
-            "model": some(
-                source=sources, precision=one_of(Precision), dropout=st.floats(0.0, 0.99),
-                activationCheckpointing=st.booleans(), compile=st.booleans(),
-            ),
-            "training": some(
-                batchSize=st.integers(1, 65536), learningRate=st.floats(1e-9, 10.0), epochs=st.floats(1e-3, 1e5),
-                maxSteps=steps, optimizer=one_of(Optimizer), lrScheduler=one_of(Scheduler),
-                warmupSteps=st.integers(0, 10**12), weightDecay=shares,
-                gradientAccumulationSteps=st.integers(1, 65536), maxGradNorm=st.floats(1e-9, 1e9),
-                mixedPrecision=st.booleans(), enableEarlyStopping=st.booleans(), earlyStoppingPatience=steps,
-                saveCheckpointEvery=steps, validationSplit=st.floats(0.01, 0.99), enableDistillation=st.booleans(),
-            ),
-            "distillation": st.fixed_dictionaries(
-                {"teacher": sources}, optional={"temperature": st.floats(0.1, 100.0), "alpha": shares}
-            ),
-            "distributed": st.fixed_dictionaries(
-                {"nodes": st.integers(3, 10_000)},
-                optional={
-                    "gpusPerNode": st.integers(0, 64), "strategy": st.just("diloco"), "minPeers": st.integers(1, 3),
-                    "aggregation": one_of(Aggregation),
-                },
-            ),
-            "diloco": some(
-                innerSteps=st.integers(8, 100_000), fragments=st.integers(1, 8),
-                outerLearningRate=st.floats(1e-9, 10.0), outerMomentum=st.floats(0.0, 0.99), momentumRamp=shares,
-                codec=one_of(Codec), overlapSteps=st.integers(0, 10_000),
-            ),
-            "data": some(
-                tokenizer=sources, normalization=one_of(Normalization), seqLength=st.integers(8, 1_048_576),
-                fields=some(**{name: texts.filter(bool) for name in FieldsSection.model_fields}),
-            )
-            | some(dataPath=sources)
-            | some(dataset=sources),
-            "monitoring": some(evaluationRounds=steps, evaluationBatches=st.integers(1, 100_000)),
-        },
-        optional={"description": texts, "seed": st.integers(0, 2**31 - 1)},
+        {"name": texts.filter(bool)}, optional={"description": texts, "seed": st.integers(0, 2**31 - 1)}
     ),
-)  # fmt: skip
+    st.fixed_dictionaries({part: some(**fields) for part, fields in FIELDS.items()}).map(agreeing),
+)
+
+
+def test_the_requests_that_are_tried_have_every_field() -> None:
+    tried = {f"{part}.{name}" for part, fields in FIELDS.items() for name in fields if name != "fields"}
+    tried |= {f"data.fields.{name}" for name in FieldsSection.model_fields}
+    together = {"name", "description", "seed", "model.type", "model.size", "training.task"}
+    assert tried | together == set(bounds(SessionRequest))
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotrain.sections import LARGEST_INTEGER
 from cotrain.status import (
     MAX_STATUS_BYTES,
     PHASE_PERCENT,
     Control,
     Phase,
+    Record,
     Status,
     iso_now,
     process_rate,
@@ -72,6 +74,39 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path, content: bytes, reason: 
 def test_a_snapshot_out_of_range_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         status(**fields)
+
+
+COUNTS = (
+    "sequence", "step", "round", "validationRound", "batchSize", "samplesCommitted", "samplesPending", "samplesWanted",
+    "tokens", "peers", "bytesSent", "bytesReceived", "parameters",
+)  # fmt: skip
+
+
+def test_every_whole_number_of_a_snapshot_is_bounded() -> None:
+    schema = Status.model_json_schema()["properties"]
+    options = {name: said.get("anyOf", [said]) for name, said in schema.items()}
+    assert {name for name, said in options.items() if any(o.get("type") == "integer" for o in said)} == set(COUNTS)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_count_fits_into_a_database(name: str) -> None:
+    assert status(**{name: LARGEST_INTEGER}).model_dump(by_alias=True)[name] == LARGEST_INTEGER
+    for value in (-1, LARGEST_INTEGER + 1, 10**400):
+        with pytest.raises(ValueError, match="validation error"):
+            status(**{name: value})
+
+
+def test_the_numbers_of_a_record_fit_into_a_database() -> None:
+    record = {"number": 1, "time": 0.0, "kind": "round", "message": "m"}
+    for number in (10**12 + 1, 2**63):
+        with pytest.raises(ValueError, match="validation error"):
+            Record.model_validate({**record, "number": number})
+    data = {"round": LARGEST_INTEGER, "low": -LARGEST_INTEGER, "huge": 2**70, "yes": True, "loss": 2.5}
+    read = Record.model_validate_json(json.dumps({**record, "data": data}), strict=True).data
+    assert read == {**data, "huge": float(2**70)}
+    assert [type(read[name]) for name in data] == [int, int, float, bool, float]
+    with pytest.raises(ValueError, match="validation error"):
+        Record.model_validate_json(json.dumps({**record, "data": {"huge": 10**400}}))
 
 
 def test_links_are_not_followed_and_absence_is_an_os_error(tmp_path: Path) -> None:

@@ -168,11 +168,8 @@ def _open_dataset(
         if not is_hub_id(dataset):
             raise
         entry = None
-    hub_id, pattern = (entry.hugging_face_id, entry.files) if entry else (dataset, "")
-    fields = data.fields
-    if entry is not None:
-        said = {name: getattr(fields, name) for name in fields.model_fields_set}
-        fields = entry.fields.model_copy(update=said)
+    hub_id, pattern = (entry.source, entry.files) if entry else (dataset, "")
+    fields = entry.fields_beside(data.fields) if entry else data.fields
     path = download_dataset(hub_id, raw_folder, pattern=pattern)
     with _reading(f"data.dataset = {dataset}"):
         source = find_source(path, name=f"data.dataset = {dataset}", pattern=pattern)
