@@ -115,6 +115,9 @@ class _Pieces:
     def flush(self) -> None:
         """Everything is taken, not flushed."""
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     def take(self) -> bytes:
         taken = bytes(self._written)
         self._written.clear()
