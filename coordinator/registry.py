@@ -218,9 +218,7 @@ async def _evaluations(rows: AsyncSession, session: str) -> list[dict[str, objec
 
 async def _find_model(rows: AsyncSession, name: str) -> ModelRow:
     """By id, else by name. Raises NotFoundError."""
-    found = None
-    if "\0" not in name:  # PostgreSQL has no such text, and would call it an error
-        found = await rows.get(ModelRow, name) or await rows.scalar(select(ModelRow).where(ModelRow.name == name))
+    found = await rows.get(ModelRow, name) or await rows.scalar(select(ModelRow).where(ModelRow.name == name))
     if found is None:
         raise NotFoundError("there is no such model", field="model", hint="GET /api/v1/models lists them")
     return found
