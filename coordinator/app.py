@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from coordinator.api import auth, catalog, events, pages, participants, sessions, uplink
+from coordinator.api import auth, catalog, events, models, pages, participants, sessions, trained, uplink
 from coordinator.api.openapi import DOCUMENT, ApiDocument
 from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
@@ -46,7 +46,7 @@ def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
     app = web.Application(middlewares=[problems, _storable_paths, _own_pages_only], client_max_size=MAX_BODY_BYTES)
     app[COORDINATOR] = build_coordinator(settings)
-    for module in (auth, sessions, catalog, participants, uplink, events, pages):
+    for module in (auth, sessions, catalog, models, trained, participants, uplink, events, pages):
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
     app.router.add_static("/static", pages.STATIC)
@@ -54,7 +54,9 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend((_store, _progress, _metrics, _certificates, _checkpointer, _status_files, _finishing))
+    app.cleanup_ctx.extend(
+        (_store, _progress, _metrics, _certificates, _leftovers, _checkpointer, _status_files, _finishing)
+    )
     return app
 
 
@@ -98,6 +100,7 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     coordinator.settings.shared.create()
     await coordinator.store.migrate()
     await coordinator.participants.forget_connections()
+    await coordinator.registry.catch_up()
     yield
     await coordinator.contract_wallets.close()
     await coordinator.store.close()
@@ -116,6 +119,22 @@ async def _metrics(app: web.Application) -> AsyncIterator[None]:
 async def _certificates(app: web.Application) -> AsyncIterator[None]:
     async with _background("certificates", app[COORDINATOR].certificates.refresh_forever):
         yield
+
+
+async def _leftovers(app: web.Application) -> AsyncIterator[None]:
+    """Removes what may go by now, and what was set aside before a crash, beside everything else."""
+    coordinator = app[COORDINATOR]
+
+    async def remove() -> None:
+        try:
+            await coordinator.retention.apply()
+            await coordinator.cleanup.finish()
+        except Exception:
+            _logger.exception("what was left over could not be removed; it is tried again at the next start")
+
+    task = asyncio.create_task(remove(), name="leftovers")
+    yield
+    await task
 
 
 async def _checkpointer(app: web.Application) -> AsyncIterator[None]:

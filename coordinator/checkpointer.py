@@ -25,7 +25,6 @@ from coordinator.checkpointer_messages import (
     Follow,
     Ready,
     Release,
-    Saved,
 )
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
@@ -142,9 +141,9 @@ class Checkpointer:
     def _finish(self, name: str) -> None:
         session = self._sessions.get(name)
         if session is not None:
-            path = session.save_final_model()
+            saved = session.save_final_model()
             self.let_go(name)
-            _report(Saved(session=name, path=str(path)))
+            _report(saved)
 
     def let_go(self, name: str) -> None:
         """Stop following a session; one that is not followed is let go already."""

@@ -57,6 +57,8 @@ class Following(CamelModel):
     assets: list[Asset]
     asset_folder: str
     """Where the files lie, each under its own name."""
+    data_key: str = ""
+    """Of the prepared data: the folder's name below `datasets/processed`; the same key, the same samples."""
 
 
 class Saved(CamelModel):
@@ -65,6 +67,8 @@ class Saved(CamelModel):
     event: Literal["saved"] = "saved"
     session: str
     path: str
+    round: int | None = None
+    """Whose outer parameters it has: after early stopping not the newest. None: not known."""
 
 
 class Failed(CamelModel):

@@ -71,12 +71,21 @@ class ServerSection(Section):
     """Whether a reverse proxy on this machine stands in front: then `X-Forwarded-For` ends with who called it."""
 
 
+class ModelsSection(Section):
+    """What is kept of the models that sessions have made."""
+
+    versions_kept: Count = 10
+    """Versions of a model that keep their files at least; pinned ones stay besides, and those that a session started
+    from."""
+
+
 class CoordinatorConfig(Section):
     """The whole file; every key has a default."""
 
     sign_in: SignInSection = SignInSection()
     limits: LimitsSection = LimitsSection()
     server: ServerSection = ServerSection()
+    models: ModelsSection = ModelsSection()
 
 
 def load_coordinator_config(path: Path) -> CoordinatorConfig:

@@ -15,13 +15,16 @@ from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
 from coordinator.catalog_entries import CatalogEntries
 from coordinator.certificates import Certificates
-from coordinator.checkpointer_messages import Judged
-from coordinator.checkpointer_process import CheckpointerProcess
+from coordinator.checkpointer_messages import Judged, Saved
+from coordinator.checkpointer_process import CheckpointerProcess, SessionReport
+from coordinator.cleanup import Cleanup
 from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
+from coordinator.registry import Registry
+from coordinator.retention import Retention
 from coordinator.sessions import Sessions
 from coordinator.settings import Settings
 from coordinator.store import Store
@@ -40,6 +43,9 @@ class Coordinator:
     pump: ProgressPump
     checkpointer: CheckpointerProcess
     sessions: Sessions
+    registry: Registry
+    retention: Retention
+    cleanup: Cleanup
     participants: Participants
     ingest: Ingest
     challenges: Challenges
@@ -61,14 +67,17 @@ def build_coordinator(settings: Settings) -> Coordinator:
     uplinks = Uplinks()
     store = Store(settings.resolved_database_url, hub.publish)
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
-    checkpointer = CheckpointerProcess(
-        settings,
-        # they know each other; the process calls back only once everything is wired
-        on_report=lambda report: (
-            suspicions.on_judged(report) if isinstance(report, Judged) else sessions.on_report(report)
-        ),
-        to_follow=lambda: sessions.to_follow(),
-    )
+
+    # they know each other; the process calls back only once everything is wired
+    async def on_report(report: SessionReport) -> None:
+        if isinstance(report, Judged):
+            await suspicions.on_judged(report)
+            return
+        await sessions.on_report(report)
+        if isinstance(report, Saved):
+            await retention.apply()
+
+    checkpointer = CheckpointerProcess(settings, on_report=on_report, to_follow=lambda: sessions.to_follow())
     sign_in, limits = settings.config.sign_in, settings.config.limits
     enforced = limits.on_loopback or not settings.only_this_machine
     limiter = Limits(limits, enforced=enforced)
@@ -80,12 +89,15 @@ def build_coordinator(settings: Settings) -> Coordinator:
     certificates = Certificates(store, settings.shared)
     signatures = Signatures(contract_wallets)
     bonds = Bonds(store, signatures, public_url=settings.public_url)
-    sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, checkpointer.send)
+    registry = Registry(store, settings.shared)
+    retention = Retention(store, settings.shared, settings.config.models.versions_kept)
+    sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, registry, checkpointer.send)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     suspicions = Suspicions(store, participants)
     return Coordinator(
         settings=settings, hub=hub, uplinks=uplinks, store=store, pump=pump, checkpointer=checkpointer,
-        sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
+        sessions=sessions, registry=registry, retention=retention, cleanup=Cleanup(store, settings.shared),
+        participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store),

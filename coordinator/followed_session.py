@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from hivemind.dht import DHT
 
-from coordinator.checkpointer_messages import Following, Judged
+from coordinator.checkpointer_messages import Following, Judged, Saved
 from coordinator.evidence_files import EvidenceFiles
 from coordinator.session_assets import gather_assets, model_files
 from coordinator.session_paths import confine
@@ -151,7 +151,10 @@ class FollowedSession:
     def following(self) -> Following:
         """What the session's nodes need."""
         assets = gather_assets(self._assets_folder, {self._prepared.train.name: self._prepared.train, **self._models})
-        return Following(session=self._config.session.id, assets=assets, asset_folder=str(self._assets_folder))
+        return Following(
+            session=self._config.session.id, assets=assets, asset_folder=str(self._assets_folder),
+            data_key=self._prepared.train.parent.name,
+        )  # fmt: skip
 
     def follow(self) -> bool:
         """Catch up with the swarm; True once the run is complete, or has stopped early."""
@@ -222,8 +225,8 @@ class FollowedSession:
             validation_loss=status.validation_loss if status.validation_round == state.round else None,
         )
 
-    def save_final_model(self) -> Path:
-        """Export the outer parameters, tokenizer included; the path loads with `from_pretrained`.
+    def save_final_model(self) -> Saved:
+        """Export the outer parameters, tokenizer included; its path loads with `from_pretrained`.
 
         Of a run that stopped early it is the best checkpoint.
         """
@@ -231,7 +234,8 @@ class FollowedSession:
         self._reporter.phase("finishing", message="saving the final model")
         tokenizer = load_tokenizer(self._config.tokenizer, self._prepared.spec.task)
         best = self._checkpoints.best(self._read) if self._stopped_early else None
-        load_flat_parameters(self._model, (best or self._observer.state).parameters)
+        exported = best or self._observer.state
+        load_flat_parameters(self._model, exported.parameters)
         output = self._config.checkpoint.output_path
         path = Path(output) / "final" if output else self._shared.final_model(self._config.session.id)
         export_model(self._model, tokenizer, path)
@@ -248,7 +252,7 @@ class FollowedSession:
         )
         state: State = "completed" if self._is_over() else "stopped"
         self._reporter.phase("done", state, message=f"the run is {state}")
-        return path
+        return Saved(session=self._config.session.id, path=str(path), round=exported.round)
 
     def close(self) -> None:
         """Leave the session's swarm; its files stay, but for those that nodes have fetched."""

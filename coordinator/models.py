@@ -41,6 +41,8 @@ class SessionRow(Base):
     """The session's TOML; the file under `configs/generated` is a copy of it."""
     assets: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     asset_folder: Mapped[str] = mapped_column(Text, default="")
+    data_key: Mapped[str] = mapped_column(String(64), default="")
+    """Of its prepared data: the same key, the same samples. Empty before they are prepared, and where not known."""
     progress: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     """The last projection, kept for the values that nobody sends any more."""
     checkpointer_status: Mapped[dict[str, Any] | None] = mapped_column(default=None)
@@ -293,12 +295,18 @@ class ModelVersionRow(Base):
     config: Mapped[str] = mapped_column(Text)
     """The TOML that it was trained from."""
     data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
-    """Of `datasets`; the row there may be gone."""
+    """The session's `data_key`; empty where that is not known."""
     contributors: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     path: Mapped[str] = mapped_column(Text)
     """Relative to the data folder; empty once its files have been removed."""
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    parameters: Mapped[int] = mapped_column(BigInteger, default=0)
+    """0 where that is not known."""
+    round: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    """Whose outer parameters it has."""
+    pinned: Mapped[bool] = mapped_column(Boolean, default=False)
+    """Whether its files stay, however many newer versions there are."""
     created_at: Mapped[float]
 
 

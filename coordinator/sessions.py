@@ -32,6 +32,7 @@ from coordinator.lifecycle import (
 )
 from coordinator.models import SessionRow
 from coordinator.progress import current_projection
+from coordinator.registry import Registry, SavedModel
 from coordinator.settings import Settings
 from coordinator.store import Store, Transaction
 from coordinator.uplinks import Close, Uplinks
@@ -64,7 +65,7 @@ class Sessions:
 
     def __init__(
         self, store: Store, hub: Hub, uplinks: Uplinks, settings: Settings, limits: Limits,
-        certificates: Certificates, send: Send,
+        certificates: Certificates, registry: Registry, send: Send,
     ):  # fmt: skip
         self._store = store
         self._hub = hub
@@ -72,6 +73,7 @@ class Sessions:
         self._settings = settings
         self._limits = limits
         self._certificates = certificates
+        self._registry = registry
         self._send = send
         self._finishing: dict[str, asyncio.Task[None]] = {}
 
@@ -178,10 +180,11 @@ class Sessions:
 
     async def on_report(self, report: Following | Saved | Failed) -> None:
         """Apply what the checkpointer says of a session; what comes too late is only logged."""
+        saved = await self._registry.look_at(report.session, report.path) if isinstance(report, Saved) else None
         try:
             async with self._store.write() as transaction:
                 row = await find_session(transaction.rows, report.session)
-                await self._apply(transaction, row, report)
+                await self._apply(transaction, row, report, saved)
         except (ConflictError, NotFoundError) as error:
             _logger.info("the checkpointer's %s of %s comes too late: %s", report.event, report.session, error.message)
             return
@@ -192,15 +195,20 @@ class Sessions:
         self._forget_finishing(row.id)
         self._push_wish(row)
 
-    async def _apply(self, transaction: Transaction, row: SessionRow, report: Following | Saved | Failed) -> None:
+    async def _apply(
+        self, transaction: Transaction, row: SessionRow, report: Following | Saved | Failed, saved: SavedModel | None
+    ) -> None:  # fmt: skip
         if isinstance(report, Following):
             row.assets = [asset.model_dump(by_alias=True) for asset in report.assets]
             row.asset_folder = report.asset_folder
+            row.data_key = report.data_key
             if row.state == "pending":
                 await change_state(transaction, row, "prepared")
         elif isinstance(report, Saved):
             row.model_path = report.path
             await change_state(transaction, row, saved_action(row.state))
+            if saved is not None:
+                await self._registry.add(transaction, row, saved, report.round)
         else:
             row.error_msg = f"{report.message} ({report.hint})" if report.hint else report.message
             await change_state(transaction, row, "fail")

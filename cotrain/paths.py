@@ -7,6 +7,7 @@ keys and spool) override the defaults.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,6 +120,10 @@ class SharedPaths:
         return self
 
 
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d{8,})")
+"""Folders of a run's checkpoints, by number."""
+CHECKPOINT_MANIFEST = "checkpoint.json"
+"""In each: size and hash of its tensors, and all that is not a tensor."""
 STATUS_FILE = "status.json"
 MEMBERSHIP_FILE = "membership.json"
 """Beside a run's status: the peer's certificate, and what it checks others' by."""

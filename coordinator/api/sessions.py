@@ -128,13 +128,15 @@ async def get_session(request: web.Request) -> web.Response:
 @routes.delete("/api/v1/sessions/{id}")
 @operation("sessions", who="account", answers=NO_CONTENT, errors=(409,))
 async def delete_session(request: web.Request) -> web.Response:
-    """204; 409 while the session is under way."""
-    await _require_of_session(request, "delete")
+    """204, with all that its training left on disk but for the final model; 409 while the session is under way."""
+    await require_of_session(request, "delete")
+    # afterwards nobody could ask for that any more
+    await request.app[COORDINATOR].cleanup.training(request.match_info["id"])
     await request.app[COORDINATOR].sessions.delete(request.match_info["id"])
     return web.Response(status=204)
 
 
-async def _require_of_session(request: web.Request, act: Act) -> str:
+async def require_of_session(request: web.Request, act: Act) -> str:
     """The account that asks. Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
     caller = await caller_of(request)
     if caller.account is None:
@@ -160,7 +162,7 @@ def _action_route(action: UserAction) -> web.RouteDef:
         parameters=(IDEMPOTENCY_KEY,),
     )  # fmt: skip
     async def act(request: web.Request) -> web.Response:
-        account = await _require_of_session(request, "steer")
+        account = await require_of_session(request, "steer")
         work = partial(request.app[COORDINATOR].sessions.act, request.match_info["id"], action)
         return json_answer(await once(request, account, SessionView, work))
 

@@ -9,7 +9,9 @@ from typing import Literal, get_args
 from cotrain.errors import ForbiddenError, NotAuthorizedError
 
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
-Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw"]
+Act = Literal[
+    "read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw", "pin",
+]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ACTS: tuple[Act, ...] = get_args(Act)
@@ -24,15 +26,17 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "remove": frozenset({"owner", "operator"}),
     "add": frozenset({"account"}),
     "withdraw": frozenset({"owner", "operator"}),
+    "pin": frozenset({"owner", "operator"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop and cancel; `register`, `leave` and
-`remove` are of participants, `add` and `withdraw` of the catalog's entries. A participant's own token stands for the
-role of that participant and for no other."""
+`remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` is of a model, whose owner is that of
+its sessions. A participant's own token stands for the role of that participant and for no other."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
     "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
     "add": "add to the catalog", "withdraw": "delete this entry of the catalog",
+    "pin": "say which versions of this model are kept",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {
     "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",

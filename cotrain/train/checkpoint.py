@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +20,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from cotrain.errors import DivergedError, IntegrityError
+from cotrain.paths import CHECKPOINT_MANIFEST, CHECKPOINT_NAME
 from cotrain.status import read_json_object
 from cotrain.train.diloco import OuterState
 from cotrain.train.files import replacing_folder
 
 STATE_FILE = "state.safetensors"
-MANIFEST_FILE = "checkpoint.json"
 _FORMAT = 2
-_NAME = re.compile(r"checkpoint-(\d{8,})")
 _OUTER = ("outer.parameters", "outer.momentum")
 
 T = TypeVar("T")
@@ -79,7 +77,7 @@ class CheckpointStore:
                 "format": _FORMAT, "size_bytes": state.stat().st_size, "sha256": _sha256(state),
                 "validation_loss": validation_loss, "metadata": metadata,
             }  # fmt: skip
-            (temporary / MANIFEST_FILE).write_text(json.dumps(manifest, allow_nan=False), encoding="utf-8")
+            (temporary / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest, allow_nan=False), encoding="utf-8")
         for path in self._superfluous():
             shutil.rmtree(path, ignore_errors=True)
         return target
@@ -121,14 +119,14 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     """(number, folder) of each checkpoint, oldest first."""
     if not folder.is_dir():
         return []
-    matches = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
+    matches = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in folder.iterdir())
     return sorted((int(match[1]), path) for match, path in matches if match)
 
 
 def _validation_loss(path: Path) -> float:
     """What the checkpoint's manifest says, infinite if it says nothing."""
     try:
-        loss = read_json_object(path / MANIFEST_FILE).get("validation_loss")
+        loss = read_json_object(path / CHECKPOINT_MANIFEST).get("validation_loss")
     except (OSError, ValueError):
         return math.inf
     return float(loss) if isinstance(loss, int | float) else math.inf
@@ -138,9 +136,9 @@ def _load(path: Path) -> Checkpoint:
     """Raises IntegrityError for anything that is not what was saved."""
     state = path / STATE_FILE
     try:
-        manifest = read_json_object(path / MANIFEST_FILE)
+        manifest = read_json_object(path / CHECKPOINT_MANIFEST)
         if manifest.get("format") != _FORMAT or not isinstance(manifest.get("metadata"), dict):
-            raise ValueError(f"{MANIFEST_FILE} is not of format {_FORMAT}")
+            raise ValueError(f"{CHECKPOINT_MANIFEST} is not of format {_FORMAT}")
         if state.stat().st_size != manifest.get("size_bytes") or _sha256(state) != manifest.get("sha256"):
             raise ValueError(f"{STATE_FILE} is not the one that was saved")
         tensors = load_file(state)

@@ -66,11 +66,18 @@ def test_a_session_whose_validation_loss_stands_still_stops_early(tmp_path: Path
     }
     request["monitoring"]["evaluationRounds"] = 1
     with running_system(tmp_path) as system:
-        system.start_coordinator()
+        shared = system.start_coordinator().shared
         progress = train(system, "node", request)
         assert progress["samplesCommitted"] < progress["samplesWanted"] / 2
         assert any("stopped early" in log["message"] for log in system.logs(progress["sessionId"]))
         assert Path(progress["modelPath"], "model.safetensors").is_file()
+        logs = system.logs(progress["sessionId"])
+        losses = {log["data"]["round"]: log["data"]["validationLoss"] for log in logs if log["kind"] == "evaluation"}
+        (version,) = system.get("/api/v1/models/Test%20session")["items"]
+        assert version["evaluation"]["round"] == version["round"]
+        assert version["evaluation"]["metrics"]["validationLoss"] == losses[version["round"]] == min(losses.values())
+        assert (shared / "datasets" / "processed" / version["dataFingerprint"]).is_dir()
+        assert (version["available"], version["parameters"] > 0) == (True, True)
 
 
 ELSEWHERE: list[tuple[dict[str, Any], str]] = [

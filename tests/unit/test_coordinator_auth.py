@@ -138,6 +138,7 @@ def test_roles(caller: Caller, owner: str, participant: str) -> None:
     [
         ("read", {"visitor"}), ("open", {"account"}), ("register", {"account"}), ("leave", {"participant"}),
         ("steer", {"owner", "operator"}), ("delete", {"owner", "operator"}), ("remove", {"owner", "operator"}),
+        ("pin", {"owner", "operator"}),
     ],
 )  # fmt: skip
 def test_the_table_says_what_was_decided(act: Act, roles: set[Role]) -> None:

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from cotrain.errors import DivergedError
+from cotrain.paths import CHECKPOINT_MANIFEST
 from cotrain.sections import ModelSection
 from cotrain.train.checkpoint import (
-    MANIFEST_FILE,
     STATE_FILE,
     Checkpoint,
     CheckpointStore,
@@ -125,12 +125,12 @@ def truncate(path: Path) -> None:
 
 
 def empty_manifest(path: Path) -> None:
-    (path / MANIFEST_FILE).write_text("{}")
+    (path / CHECKPOINT_MANIFEST).write_text("{}")
 
 
 def half_manifest(path: Path) -> None:
-    content = (path / MANIFEST_FILE).read_text()
-    (path / MANIFEST_FILE).write_text(content[: len(content) // 2])
+    content = (path / CHECKPOINT_MANIFEST).read_text()
+    (path / CHECKPOINT_MANIFEST).write_text(content[: len(content) // 2])
 
 
 def lose_the_state(path: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_state_that_is_signed_right_but_wrong_inside_is_passed_over(tmp_path: 
 
 
 def sign_again(path: Path) -> None:
-    manifest = json.loads((path / MANIFEST_FILE).read_text())
+    manifest = json.loads((path / CHECKPOINT_MANIFEST).read_text())
     content = (path / STATE_FILE).read_bytes()
     manifest |= {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / MANIFEST_FILE).write_text(json.dumps(manifest))
+    (path / CHECKPOINT_MANIFEST).write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

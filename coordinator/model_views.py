@@ -1,0 +1,112 @@
+"""What the API answers about models and their versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.models import ModelRow, ModelVersionRow
+from coordinator.views import iso_time
+from cotrain.request import CamelModel
+
+
+class ContributorView(CamelModel):
+    """A wallet that trained a version."""
+
+    account: str
+    """CAIP-10."""
+    names: list[str]
+    """Of its participants."""
+    peers: int
+    tokens: int
+    """That the last run of each of its peers trained on: what they said themselves, checked by nobody."""
+
+
+class EvaluationView(CamelModel):
+    """The last evaluation that the checkpointer made of a version, or of the rounds just before it."""
+
+    round: int
+    samples: int
+    """That the outer state had taken in."""
+    targets: int | None = None
+    """Predicted; null where that is not known."""
+    metrics: dict[str, float]
+    """By name: `validationLoss` (nats per target), `accuracy`, and what else the task is measured by."""
+
+
+class VersionView(CamelModel):
+    """What one session made of a model."""
+
+    model: str
+    version: int
+    session_id: str | None
+    """null once the session was deleted."""
+    data_fingerprint: str
+    """The same one: the same samples, in training and validation. Empty where that is not known."""
+    contributors: list[ContributorView]
+    evaluation: EvaluationView | None
+    round: int | None
+    """Whose outer parameters it has."""
+    parameters: int
+    """0 where that is not known."""
+    size_bytes: int
+    """Of its files."""
+    available: bool
+    """Whether its files are still there."""
+    pinned: bool
+    created_at: str
+
+
+class VersionDetailView(VersionView):
+    """A version with what it was trained from."""
+
+    config: str
+    """TOML."""
+
+
+class ModelView(CamelModel):
+    """A named model."""
+
+    id: str
+    name: str
+    owner: str
+    """CAIP-10 account whose sessions make its versions."""
+    versions: int
+    newest: VersionView | None
+    created_at: str
+
+
+class ModelDetailView(ModelView):
+    """A named model with its versions."""
+
+    items: list[VersionView]
+    """A page of them, newest first."""
+    next_cursor: str | None = None
+
+
+def version_view(row: ModelVersionRow) -> VersionView:
+    """A version as people see it."""
+    return VersionView(**_version_fields(row))
+
+
+def version_detail_view(row: ModelVersionRow) -> VersionDetailView:
+    """A version with its config."""
+    return VersionDetailView(config=row.config, **_version_fields(row))
+
+
+def model_view(row: ModelRow, versions: int, newest: ModelVersionRow | None) -> ModelView:
+    """A model as people see it."""
+    return ModelView(
+        id=row.id, name=row.name, owner=row.owner, versions=versions, created_at=iso_time(row.created_at),
+        newest=None if newest is None else version_view(newest),
+    )  # fmt: skip
+
+
+def _version_fields(row: ModelVersionRow) -> dict[str, Any]:
+    return {
+        "model": row.model_id, "version": row.version, "session_id": row.session_id,
+        "data_fingerprint": row.data_fingerprint,
+        "contributors": [ContributorView.model_validate(one) for one in row.contributors],
+        "evaluation": None if row.evaluation is None else EvaluationView.model_validate(row.evaluation),
+        "round": row.round, "parameters": row.parameters, "size_bytes": row.size_bytes,
+        "available": row.path != "", "pinned": row.pinned, "created_at": iso_time(row.created_at),
+    }  # fmt: skip

@@ -1,0 +1,256 @@
+"""The registry of models: each session that ends with a saved model makes a version of a named one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from coordinator.certificates import CHECKPOINTER
+from coordinator.downloads import model_size_bytes
+from coordinator.model_views import (
+    ModelDetailView,
+    ModelView,
+    VersionDetailView,
+    VersionView,
+    model_view,
+    version_detail_view,
+    version_view,
+)
+from coordinator.models import LogRow, ModelRow, ModelVersionRow, ParticipantRow, SessionRow
+from coordinator.store import Store, Transaction
+from coordinator.version_facts import contributors_of, evaluation_at, model_names
+from cotrain.errors import ConflictError, NotFoundError
+from cotrain.paths import STATUS_FILE, SharedPaths
+from cotrain.status import Status, read_status
+
+_logger = logging.getLogger(__name__)
+
+Position = tuple[float, str]
+"""Where a page of models begins: creation time and id of the last one seen."""
+
+_SAVED_STATES = ("completed", "stopped")
+_MOST_EVALUATIONS = 1000
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A final model as it lies on disk, and what the checkpointer last said of its session."""
+
+    path: str
+    """Relative to the data folder; empty if it is not there, or lies elsewhere."""
+    size_bytes: int
+    status: Status | None
+
+
+def look_at_saved(shared: SharedPaths, session: str, path: str) -> SavedModel:
+    """What is there of a final model; reads the disk."""
+    folder = Path(path)
+    size_bytes = model_size_bytes(folder)
+    roots = (root for root in (shared.root, shared.root.resolve()) if folder.is_relative_to(root))
+    relative = next((str(folder.relative_to(root)) for root in roots), "") if size_bytes else ""
+    if not relative:
+        _logger.warning("session %s: no model can be downloaded from %s", session, path)
+    try:
+        # the watcher may not have seen yet what was written just before the model was saved
+        status = read_status(shared.run_dir(session, CHECKPOINTER) / STATUS_FILE)
+    except (OSError, ValueError) as error:
+        _logger.warning("the checkpointer's last status of session %s cannot be read: %s", session, error)
+        status = None
+    return SavedModel(relative, size_bytes, status if status is not None and status.session == session else None)
+
+
+class Registry:
+    """The models of this coordinator and their versions."""
+
+    def __init__(self, store: Store, shared: SharedPaths):
+        self._store = store
+        self._shared = shared
+
+    async def look_at(self, session: str, path: str) -> SavedModel:
+        """`look_at_saved`, in a thread."""
+        return await asyncio.to_thread(look_at_saved, self._shared, session, path)
+
+    async def add(self, transaction: Transaction, row: SessionRow, saved: SavedModel, round_: int | None) -> None:
+        """Record the version that a session has made, unless there is one already.
+
+        Args:
+            round_: whose outer parameters were saved; None: not known.
+        """
+        rows = transaction.rows
+        if await rows.scalar(select(func.count()).where(ModelVersionRow.session_id == row.id)):
+            return
+        model = await _model_of(rows, row)
+        newest = await rows.scalar(select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model))
+        records = [] if saved.status is None else [r.data for r in saved.status.records if r.kind == "evaluation"]
+        evaluation = evaluation_at(round_, [*await _evaluations(rows, row.id), *records])
+        participants = await rows.scalars(
+            select(ParticipantRow).where(ParticipantRow.session_id == row.id)
+            .order_by(ParticipantRow.created_at, ParticipantRow.id)
+        )  # fmt: skip
+        said = row.checkpointer_status or {}
+        parameters = saved.status.parameters if saved.status else int(said.get("parameters", 0))
+        rows.add(
+            ModelVersionRow(
+                model_id=model, version=(newest or 0) + 1, session_id=row.id, config=row.config,
+                data_fingerprint=row.data_key, path=saved.path, size_bytes=saved.size_bytes, round=round_,
+                contributors=[one.model_dump(by_alias=True) for one in contributors_of(participants)],
+                evaluation=None if evaluation is None else evaluation.model_dump(by_alias=True),
+                parameters=parameters, pinned=False, created_at=row.updated_at,
+            )
+        )  # fmt: skip
+        await rows.flush()
+        _logger.info("session %s made version %d of model %s", row.id, (newest or 0) + 1, model)
+
+    async def catch_up(self) -> int:
+        """Give a version to each saved model that has none: from before there was a registry. Returns how many."""
+        query = (
+            select(SessionRow.id, SessionRow.model_path)
+            .where(
+                SessionRow.state.in_(_SAVED_STATES), SessionRow.model_path != "",
+                SessionRow.id.not_in(select(ModelVersionRow.session_id).where(ModelVersionRow.session_id.is_not(None))),
+            )
+            .order_by(SessionRow.updated_at)
+        )  # fmt: skip
+        async with self._store.read() as rows:
+            missing = list(await rows.execute(query))
+        for session, path in missing:
+            saved = await self.look_at(session, path)
+            async with self._store.write() as transaction:
+                row = await transaction.rows.get(SessionRow, session)
+                if row is not None:
+                    await self.add(transaction, row, saved, None)
+        return len(missing)
+
+    async def models(self, before: Position | None, limit: int) -> tuple[list[ModelView], Position | None]:
+        """At most `limit` models older than `before`, newest first, and where the next page begins."""
+        query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(tuple_(ModelRow.created_at, ModelRow.id) < before)
+        async with self._store.read() as rows:
+            found = list(await rows.scalars(query))
+            page = found[:limit]
+            views = await _views(rows, page)
+        return views, (page[-1].created_at, page[-1].id) if len(found) > limit else None
+
+    async def model(self, name: str, before: int | None, limit: int) -> tuple[ModelDetailView, int | None]:
+        """A model by id or name with at most `limit` versions below `before`, newest first, and where to go on.
+
+        Raises NotFoundError.
+        """
+        query = select(ModelVersionRow).order_by(ModelVersionRow.version.desc()).limit(limit + 1)
+        if before is not None:
+            query = query.where(ModelVersionRow.version < before)
+        async with self._store.read() as rows:
+            model = await _find_model(rows, name)
+            (view,) = await _views(rows, [model])
+            found = list(await rows.scalars(query.where(ModelVersionRow.model_id == model.id)))
+        items = [version_view(row) for row in found[:limit]]
+        following = items[-1].version if len(found) > limit else None
+        return ModelDetailView(**view.model_dump(), items=items), following
+
+    async def owner(self, name: str) -> str:
+        """The account whose model it is. Raises NotFoundError."""
+        async with self._store.read() as rows:
+            return (await _find_model(rows, name)).owner
+
+    async def version(self, name: str, number: int | None) -> VersionDetailView:
+        """A version by number, or the newest one. Raises NotFoundError."""
+        async with self._store.read() as rows:
+            return version_detail_view(await _find_version(rows, name, number))
+
+    async def folder(self, name: str, number: int | None) -> tuple[VersionView, Path]:
+        """A version and where its files lie: by number, or the newest one that has any. Raises NotFoundError."""
+        async with self._store.read() as rows:
+            row = await _find_version(rows, name, number, with_files=number is None)
+        if not row.path:
+            raise NotFoundError(
+                f"the files of version {row.version} have been removed", field="version",
+                hint="GET /api/v1/models/{model} says which versions are available",
+            )  # fmt: skip
+        return version_view(row), self._shared.root / row.path
+
+    async def pin(self, name: str, number: int, *, pinned: bool) -> VersionView:
+        """Say whether the files of a version stay. Raises NotFoundError, or ConflictError if they are gone."""
+        async with self._store.write() as transaction:
+            row = await _find_version(transaction.rows, name, number)
+            if pinned and not row.path:
+                raise ConflictError(
+                    f"the files of version {row.version} have been removed",
+                    field="version",
+                    hint="pin a version that is available",
+                )
+            row.pinned = pinned
+            return version_view(row)
+
+
+async def _model_of(rows: AsyncSession, row: SessionRow) -> str:
+    """Id of the model that a session makes a version of; made, with the session's id, if there is none."""
+    unused = secrets.token_hex(8)
+    names = model_names(row.name, row.owner, unused)
+    found = {model.name: model for model in await rows.scalars(select(ModelRow).where(ModelRow.name.in_(names)))}
+    for name in names:
+        if name in found and found[name].owner == row.owner:
+            return found[name].id
+        if name not in found:
+            break
+    # a model outlives its session, whose id may have been given again
+    id_ = row.id if await rows.get(ModelRow, row.id) is None else f"{row.id}-{unused}"
+    rows.add(ModelRow(id=id_, name=name, owner=row.owner, created_at=row.updated_at))
+    await rows.flush()
+    return id_
+
+
+async def _evaluations(rows: AsyncSession, session: str) -> list[dict[str, object]]:
+    """Data of the last evaluation records of the checkpointer, oldest first."""
+    found = await rows.scalars(
+        select(LogRow.data)
+        .where(LogRow.session_id == session, LogRow.source == CHECKPOINTER, LogRow.kind == "evaluation")
+        .order_by(LogRow.id.desc()).limit(_MOST_EVALUATIONS)
+    )  # fmt: skip
+    return list(found)[::-1]
+
+
+async def _find_model(rows: AsyncSession, name: str) -> ModelRow:
+    """By id, else by name. Raises NotFoundError."""
+    found = await rows.get(ModelRow, name) or await rows.scalar(select(ModelRow).where(ModelRow.name == name))
+    if found is None:
+        raise NotFoundError("there is no such model", field="model", hint="GET /api/v1/models lists them")
+    return found
+
+
+async def _find_version(
+    rows: AsyncSession, name: str, number: int | None, *, with_files: bool = False
+) -> ModelVersionRow:  # fmt: skip
+    model = await _find_model(rows, name)
+    query = select(ModelVersionRow).where(ModelVersionRow.model_id == model.id)
+    if number is not None:
+        query = query.where(ModelVersionRow.version == number)
+    if with_files:
+        query = query.where(ModelVersionRow.path != "")
+    found = await rows.scalar(query.order_by(ModelVersionRow.version.desc()).limit(1))
+    if found is None:
+        raise NotFoundError(
+            "the model has no such version", field="version", hint=f"GET /api/v1/models/{model.id} lists them"
+        )
+    return found
+
+
+async def _views(rows: AsyncSession, models: list[ModelRow]) -> list[ModelView]:
+    """Models with how many versions they have, and the newest."""
+    counted = await rows.execute(
+        select(ModelVersionRow.model_id, func.count(), func.max(ModelVersionRow.version))
+        .where(ModelVersionRow.model_id.in_([model.id for model in models])).group_by(ModelVersionRow.model_id)
+    )  # fmt: skip
+    counts = {model: (count, newest) for model, count, newest in counted}
+    wanted = [(model, newest) for model, (_, newest) in counts.items()]
+    found = await rows.scalars(
+        select(ModelVersionRow).where(tuple_(ModelVersionRow.model_id, ModelVersionRow.version).in_(wanted))
+    )
+    newest_rows = {row.model_id: row for row in found}
+    return [model_view(model, counts.get(model.id, (0, 0))[0], newest_rows.get(model.id)) for model in models]
