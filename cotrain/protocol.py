@@ -16,8 +16,11 @@ from cotrain.peer_key import PeerIdText
 from cotrain.request import CamelModel
 from cotrain.status import Status, WishName
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_MESSAGE_BYTES = 64 * 1024
+
+
+MemoryBytes = Annotated[int, Field(ge=0, le=2**62)]
 
 
 # ------------------------------------------------------------------------------------------ registration
@@ -25,7 +28,9 @@ class Hardware(CamelModel):
     """What a volunteer's machine can do, as far as it could be found out."""
 
     device: Annotated[str, Field(max_length=200)] = "cpu"
-    memory_bytes: Annotated[int, Field(ge=0)] = 0
+    memory_bytes: MemoryBytes = 0
+    gpu_memory_bytes: MemoryBytes = 0
+    """Of the smallest GPU; 0 without one, or where it is not known."""
     cpu_count: Annotated[int, Field(ge=0, le=100_000)] = 0
     platform: Annotated[str, Field(max_length=200)] = ""
 
