@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import CoordinatorConfig, LimitsSection
+from coordinator.config import CoordinatorConfig, LimitsSection, QueueSection
 from tests.integration.coordinator_fixtures import coordinator_client, settings_for
 
 SETTINGS = Path(__file__).parents[1] / "schemathesis.toml"
@@ -24,6 +24,7 @@ LIMITS = LimitsSection(
     challenges_per_minute=MOST, new_accounts_per_hour=MOST, writes_per_minute=MOST, open_sessions_per_account=MOST,
     participants_per_account=MOST,
 )  # fmt: skip
+QUEUE = QueueSection(under_way=MOST, under_way_per_account=MOST)
 LIVE = "(stream|events)$"
 """Sockets and endless streams."""
 TOKEN_ENDS = "(logout|rotate)$"
@@ -37,7 +38,7 @@ TOKEN_ENDS = "(logout|rotate)$"
     ],
 )
 async def test_answers_are_as_documented_whatever_is_sent(paths: tuple[str, ...], least: int, tmp_path: Path) -> None:
-    settings = dataclasses.replace(settings_for(tmp_path), config=CoordinatorConfig(limits=LIMITS))
+    settings = dataclasses.replace(settings_for(tmp_path), config=CoordinatorConfig(limits=LIMITS, queue=QUEUE))
     async with coordinator_client(settings) as client:
         url = f"http://127.0.0.1:{client.port}"
         command = [
