@@ -1,4 +1,4 @@
-"""The coordinator's own TOML file (`cotrain coordinator serve --config FILE`): who may sign in, limits, the proxy."""
+"""The coordinator's own TOML file (`cotrain coordinator serve --config FILE`): sign-in, limits, queue, proxy."""
 
 from __future__ import annotations
 
@@ -64,6 +64,15 @@ class LimitsSection(Section):
     """Whether the limits hold where only this machine can reach the coordinator, too."""
 
 
+class QueueSection(Section):
+    """How many sessions may be under way at a time; the others wait in the queue."""
+
+    under_way: Count = 64
+    """In all: the checkpointer keeps the outer state of each."""
+    under_way_per_account: Count = 8
+    """Of one account; `limits.on_loopback` says whether it holds where only this machine can reach the coordinator."""
+
+
 class ServerSection(Section):
     """What stands between the coordinator and those who call it."""
 
@@ -84,6 +93,7 @@ class CoordinatorConfig(Section):
 
     sign_in: SignInSection = SignInSection()
     limits: LimitsSection = LimitsSection()
+    queue: QueueSection = QueueSection()
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()
 

@@ -78,9 +78,8 @@ def build_coordinator(settings: Settings) -> Coordinator:
             await retention.apply()
 
     checkpointer = CheckpointerProcess(settings, on_report=on_report, to_follow=lambda: sessions.to_follow())
-    sign_in, limits = settings.config.sign_in, settings.config.limits
-    enforced = limits.on_loopback or not settings.only_this_machine
-    limiter = Limits(limits, enforced=enforced)
+    sign_in = settings.config.sign_in
+    limiter = Limits(settings.config.limits, enforced=settings.limits_enforced)
     challenges = Challenges(
         store, public_url=settings.public_url, chains=sign_in.chains, lifetime_s=sign_in.challenge_lifetime_s
     )

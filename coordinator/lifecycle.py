@@ -40,7 +40,7 @@ TRANSITIONS: dict[State, dict[Action, State]] = {
 }  # fmt: skip
 
 FOLLOWED_STATES: frozenset[State] = frozenset({"pending", "waiting", "training", "paused", "stopping"})
-"""States in which the checkpointer keeps the session's swarm."""
+"""States in which the checkpointer keeps the session's swarm; that of a pending one once the queue has let it out."""
 DELETABLE_STATES: frozenset[str] = FINAL_STATES | {"draft"}
 JOINABLE_STATES: frozenset[State] = frozenset({"waiting", "training", "paused", "stopping"})
 

@@ -8,6 +8,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Int
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cotrain.membership.certificate import Role
+from cotrain.request import DEFAULT_PRIORITY
 from cotrain.status import State
 
 
@@ -54,6 +55,8 @@ class SessionRow(Base):
     """Whether others may train on the same data at the same time."""
     memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     """What a peer needs, as estimated; 0 where that is not known."""
+    priority: Mapped[int] = mapped_column(Integer, default=DEFAULT_PRIORITY)
+    """In the queue, greater ones come first."""
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -66,6 +69,7 @@ class ParticipantRow(Base):
         UniqueConstraint("session_id", "peer_id"),
         Index("ix_participants_account", "session_id", "account"),
         Index("ix_participants_created", "session_id", "created_at", "id"),
+        Index("ix_participants_newest", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -231,6 +235,8 @@ class JobRow(Base):
     """Greater ones come first."""
     wait_reason: Mapped[str] = mapped_column(Text, default="")
     """Why it is still queued, for people."""
+    wait_code: Mapped[str] = mapped_column(String(16), default="")
+    """The same for programs."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     error_msg: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[float]

@@ -15,8 +15,11 @@ from coordinator.certificates import Certificates
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
 from coordinator.models import ParticipantRow, RunRow, SessionRow
+from coordinator.needs import needs_of
 from coordinator.problem import RETRY_AFTER, UpgradeRequiredError
 from coordinator.progress import ProgressPump
+from coordinator.queue import queue_reasons
+from coordinator.scheduler import Reason, too_small
 from coordinator.sessions import find_session
 from coordinator.store import Store, Transaction
 from coordinator.uplinks import Uplink, Uplinks
@@ -29,7 +32,7 @@ from coordinator.views import (
 )
 from cotrain.errors import ConflictError, ForbiddenError, NotAuthorizedError, NotFoundError, UnreachableError
 from cotrain.identity.account import Account
-from cotrain.protocol import PROTOCOL_VERSION, Asset, RegisterAnswer, RegisterRequest, RenewAnswer, Welcome
+from cotrain.protocol import PROTOCOL_VERSION, Asset, Hardware, RegisterAnswer, RegisterRequest, RenewAnswer, Welcome
 from cotrain.status import Status, now
 
 Position = tuple[float, str]
@@ -37,6 +40,7 @@ Position = tuple[float, str]
 
 _RETRY_AFTER_S = 2
 _RUNS_IN_WELCOME = 32
+_KNOWN_NODES = 256
 REMOVED_BY_OWNER = "the session's owner has removed this account"
 
 
@@ -69,9 +73,13 @@ class Participants:
 
         Raises NotFoundError, ConflictError (nothing to join, or another account's peer), UnreachableError (not yet),
         MembershipError or NotAuthorizedError (the bond), ForbiddenError (removed), RateLimitedError.
+        A node that is known to be too small is a ConflictError.
         """
         async with self._store.read() as rows:
-            check_joinable(await find_session(rows, session), bool(self._initial_peers()))
+            found = await find_session(rows, session)
+            queued = await queue_reasons(rows, [session])
+        check_joinable(found, bool(self._initial_peers()), queued.get(session))
+        check_memory(found, request.hardware)
         await self._bonds.redeem(request.bond, account=account, peer_id=request.peer_id, session=session)
         token = new_token()
         async with self._store.write() as transaction:
@@ -182,6 +190,7 @@ class Participants:
             session_row = await find_session(transaction.rows, session)
             self._uplinks.connect(session, uplink)
             if row is not None:
+                uplink.memory_bytes = Hardware.model_validate(row.hardware).memory_bytes
                 row.last_seen_at = now()
                 await announce(transaction, row, uplink.status, connected=True)
             acknowledged = await _applied_runs(transaction.rows, session, uplink.participant)
@@ -199,6 +208,12 @@ class Participants:
             if row is not None:
                 await announce(transaction, row, uplink.status, connected=False)
         self._pump.mark(session)
+
+    async def known_memory(self) -> list[int]:
+        """Memory of the nodes that registered last, bytes; 0 for one that has reported none."""
+        newest = select(ParticipantRow.hardware).order_by(ParticipantRow.created_at.desc()).limit(_KNOWN_NODES)
+        async with self._store.read() as rows:
+            return [Hardware.model_validate(hardware).memory_bytes for hardware in await rows.scalars(newest)]
 
     async def forget_connections(self) -> None:
         """At start: whoever was connected to the process before this one is not connected to this one."""
@@ -271,13 +286,17 @@ def check_protocol(version: int) -> None:
     )
 
 
-def check_joinable(row: SessionRow, checkpointer_up: bool) -> None:
-    """Raises ConflictError if the session can never be joined as it is, UnreachableError if it soon can."""
+def check_joinable(row: SessionRow, checkpointer_up: bool, queued: Reason | None = None) -> None:
+    """Raises ConflictError if the session can never be joined as it is, UnreachableError if it soon can.
+
+    `queued`: why it waits in the queue, if it does.
+    """
     if row.state in JOINABLE_STATES and checkpointer_up:
         return
     if row.state in JOINABLE_STATES or row.state == "pending":
         raise UnreachableError(
-            "the session is being prepared", hint=f"try again in {_RETRY_AFTER_S} s",
+            f"the session waits in the queue: {queued.message}" if queued else "the session is being prepared",
+            hint=f"try again in {_RETRY_AFTER_S} s",
             details={"state": row.state, RETRY_AFTER: _RETRY_AFTER_S},
         )  # fmt: skip
     raise ConflictError(
@@ -285,6 +304,17 @@ def check_joinable(row: SessionRow, checkpointer_up: bool) -> None:
         hint="it must be started first" if row.state == "draft" else "look for another session",
         details={"state": row.state, "possible": possible_actions(row.state)},
     )
+
+
+def check_memory(row: SessionRow, hardware: Hardware) -> None:
+    """Raises ConflictError, which says how much is needed, for a node that is known to be too small."""
+    found = needs_of(row.config).memory
+    if why := too_small(found, hardware.memory_bytes, hardware.gpu_memory_bytes):
+        raise ConflictError(
+            f"this node is too small for the session: {why}", field="hardware",
+            hint=f"GET /api/v1/sessions/open?memoryBytes={hardware.memory_bytes} lists the sessions that it can join",
+            details={"state": row.state, "possible": [], "memoryBytes": row.memory_bytes},
+        )  # fmt: skip
 
 
 async def _applied_runs(rows: AsyncSession, session: str, source: str) -> dict[str, int]:

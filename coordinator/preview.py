@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from coordinator.catalog_entries import with_sources
+from coordinator.scheduler import none_is_large_enough
 from coordinator.session_paths import check_names
 from coordinator.views import AdviceView, OutlookView, PreviewView, estimate_view
 from cotrain.catalog import Catalog, CatalogEntry, match_entry
@@ -21,28 +22,37 @@ CONTAINER_SHARED_BYTES = 64 * 2**20
 """What Docker gives a container of shared memory, unless it is told otherwise."""
 
 
-def outlook(request: SessionRequest, shared: SharedPaths, catalog: Catalog) -> OutlookView:
-    """Estimate and advice for a request. Raises InvalidRequestError that names the request's field."""
-    return _outlook(request.to_config(PREVIEW_ID), shared, catalog)[0]
+def outlook(request: SessionRequest, shared: SharedPaths, catalog: Catalog, known: Sequence[int]) -> OutlookView:
+    """Estimate and advice for a request; `known`: memory of the nodes that have been here, bytes.
+
+    Raises InvalidRequestError that names the request's field.
+    """
+    return _outlook(request.to_config(PREVIEW_ID), shared, catalog, known)[0]
 
 
-def preview(request: SessionRequest, shared: SharedPaths, catalog: Catalog, memory_bytes: int) -> PreviewView:
+def preview(
+    request: SessionRequest, shared: SharedPaths, catalog: Catalog, known: Sequence[int], memory_bytes: int
+) -> PreviewView:
     """The same with the TOML; `memory_bytes` is that of a node that would take part, 0 for none.
 
     Raises InvalidRequestError that names the request's field.
     """
-    view, found = _outlook(request.to_config(PREVIEW_ID), shared, catalog)
+    view, found = _outlook(request.to_config(PREVIEW_ID), shared, catalog, known)
     config = with_sources(request, catalog, shared).to_config(PREVIEW_ID)
     shortage = fits(found.memory, memory_bytes) if found is not None and memory_bytes else ""
     return PreviewView(config=dump_config(config), estimate=view.estimate, advice=view.advice, shortage=shortage)
 
 
-def _outlook(config: RunConfig, shared: SharedPaths, catalog: Catalog) -> tuple[OutlookView, Estimate | None]:
+def _outlook(
+    config: RunConfig, shared: SharedPaths, catalog: Catalog, known_nodes: Sequence[int]
+) -> tuple[OutlookView, Estimate | None]:
     check_names(config, shared, catalog)
     known = model_facts(config, catalog.models)
     found = None if known.facts is None else estimate(config, known.facts)
-    view = None if found is None else estimate_view(found)
-    return OutlookView(estimate=view, advice=list(advise(config, known, found, catalog, shared))), found
+    advice = list(advise(config, known, found, catalog, shared))
+    if found is not None and (why := none_is_large_enough(found.memory, known_nodes)):
+        advice.append(AdviceView(field="model", message=why, hint="it waits until larger nodes come"))
+    return OutlookView(estimate=None if found is None else estimate_view(found), advice=advice), found
 
 
 def advise(

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import func, select, tuple_
@@ -31,12 +31,15 @@ from coordinator.lifecycle import (
     wish_of,
 )
 from coordinator.models import SessionRow
+from coordinator.needs import dataset_key, needs_of
 from coordinator.progress import current_projection
+from coordinator.queue import Queue, queue_reasons, under_way
 from coordinator.registry import Registry, SavedModel
+from coordinator.scheduler import Offer, Reason, awaited_peers, best_first
 from coordinator.settings import Settings
 from coordinator.store import Store, Transaction
 from coordinator.uplinks import Close, Uplinks
-from coordinator.views import ProgressView, SessionView, progress_view, session_view
+from coordinator.views import OfferView, ProgressView, SessionView, offer_view, progress_view, session_view
 from cotrain.config import dump_config
 from cotrain.errors import ConflictError, NotFoundError
 from cotrain.protocol import WishMessage
@@ -50,6 +53,7 @@ _SLUG_LENGTH = 6
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _ACTIVITY_POLL_S = 0.1
 _ACTIVE_STATES = frozenset({"training", "stopping"})
+_OFFERED_STATES = ("waiting", "training")
 
 Send = Callable[[Follow | Finish | Release], None]
 Position = tuple[float, str]
@@ -75,6 +79,7 @@ class Sessions:
         self._certificates = certificates
         self._registry = registry
         self._send = send
+        self._queue = Queue(settings.queue_limits)
         self._finishing: dict[str, asyncio.Task[None]] = {}
 
     async def create(self, request: SessionRequest, owner: str, keep: Keep = keep_nothing) -> SessionView:
@@ -86,12 +91,16 @@ class Sessions:
         Raises InvalidRequestError, or RateLimitedError if the account has too many that have not ended.
         """
         session = new_session_id(request.name)
-        config = dump_config(request.to_config(session))
+        wanted = request.to_config(session)
+        config = dump_config(wanted)
+        memory = needs_of(config).memory
         created = now()
         row = SessionRow(
             id=session, name=request.name, description=request.description, state="draft", config=config,
             error_msg="", model_path="", asset_folder="", assets=[], owner=owner, created_at=created,
-            updated_at=created,
+            updated_at=created, priority=request.schedule.priority,
+            dataset=dataset_key(wanted, self._settings.shared), shares_dataset=request.schedule.allow_same_dataset,
+            memory_bytes=memory.total_bytes if memory else 0,
         )  # fmt: skip
         async with self._store.write() as transaction:
             self._limits.open_session(await _open_sessions(transaction.rows, owner))
@@ -99,13 +108,14 @@ class Sessions:
             transaction.rows.add(row)
             await transaction.rows.flush()
             await transaction.emit(session, "session.state", state_event(row, previous=None))
-            view = self._view(row)
+            view = await self.view(transaction.rows, row)
             await keep(transaction, view)
         return view
 
     async def get(self, session: str) -> SessionView:
         """Raises NotFoundError."""
-        return self._view(await self.row(session))
+        async with self._store.read() as rows:
+            return await self.view(rows, await find_session(rows, session))
 
     async def progress(self, session: str) -> ProgressView:
         """Raises NotFoundError."""
@@ -124,9 +134,23 @@ class Sessions:
             query = query.where(tuple_(SessionRow.created_at, SessionRow.id) < before)
         async with self._store.read() as rows:
             found = list(await rows.scalars(query))
-        page = found[:limit]
-        following = (page[-1].created_at, page[-1].id) if len(found) > limit else None
-        return [self._view(row) for row in page], following
+            page = found[:limit]
+            views = await self._views(rows, page)
+        return views, (page[-1].created_at, page[-1].id) if len(found) > limit else None
+
+    async def open_to(self, memory_bytes: int, gpu_memory_bytes: int, limit: int) -> list[OfferView]:
+        """At most `limit` sessions that a node with this much memory (0: not known) could join, the best first."""
+        async with self._store.read() as rows:
+            found = list(await rows.scalars(select(SessionRow).where(SessionRow.state.in_(_OFFERED_STATES))))
+            views = dict(zip((row.id for row in found), await self._views(rows, found), strict=True))
+        suitable = best_first(map(self._offer, found), memory_bytes, gpu_memory_bytes)[:limit]
+        return [offer_view(views[offer.session], offer.missing_peers) for offer in suitable]
+
+    def _offer(self, row: SessionRow) -> Offer:
+        return Offer(
+            session=row.id, needs=needs_of(row.config), reported=tuple(self._uplinks.reported_memory(row.id)),
+            priority=row.priority, opened_at=row.created_at,
+        )  # fmt: skip
 
     async def act(self, session: str, action: UserAction, keep: Keep = keep_nothing) -> SessionView:
         """Do what a person asks; `keep` is given the answer, in the transaction.
@@ -135,19 +159,19 @@ class Sessions:
         """
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
-            followed = row.state in FOLLOWED_STATES
+            followed = row.state in FOLLOWED_STATES and not await queue_reasons(transaction.rows, [session])
             await change_state(transaction, row, action)
-            view = self._view(row)
+            let_out = await self._queue.on_change(transaction.rows, row)
+            view = await self.view(transaction.rows, row)
             await keep(transaction, view)
-        if action == "start":
-            self._send(await self._follow(row))
-        elif action == "stop":
+        if action == "stop":
             self._finish_soon(session)
         elif action == "cancel":
             self._forget_finishing(session)
             if followed:
                 self._send(Release(session=session))
         self._push_wish(row)
+        await self._begin(let_out)
         return view
 
     async def delete(self, session: str) -> None:
@@ -173,9 +197,9 @@ class Sessions:
     # ------------------------------------------------------------------------------------ the checkpointer
     async def to_follow(self) -> list[Follow]:
         """What a checkpointer that has just started must do."""
-        async with self._store.read() as rows:
-            found = await rows.scalars(select(SessionRow).where(SessionRow.state.in_(FOLLOWED_STATES)))
-            followed = list(found)
+        async with self._store.write() as transaction:
+            await self._queue.advance(transaction.rows)  # the limits may be other ones than before the restart
+            followed = list(await transaction.rows.scalars(select(SessionRow).where(under_way())))
         return [await self._follow(row) for row in followed]
 
     async def on_report(self, report: Following | Saved | Failed) -> None:
@@ -185,15 +209,19 @@ class Sessions:
             async with self._store.write() as transaction:
                 row = await find_session(transaction.rows, report.session)
                 await self._apply(transaction, row, report, saved)
+                let_out = await self._queue.on_change(transaction.rows, row)
         except (ConflictError, NotFoundError) as error:
             _logger.info("the checkpointer's %s of %s comes too late: %s", report.event, report.session, error.message)
             return
         if isinstance(report, Following):
             if row.state == "stopping":  # the coordinator or the checkpointer was restarted meanwhile
                 self._finish_soon(row.id)
+            elif row.state not in FOLLOWED_STATES:  # cancelled while the command was on its way
+                self._send(Release(session=row.id))
             return
         self._forget_finishing(row.id)
         self._push_wish(row)
+        await self._begin(let_out)
 
     async def _apply(
         self, transaction: Transaction, row: SessionRow, report: Following | Saved | Failed, saved: SavedModel | None
@@ -219,6 +247,11 @@ class Sessions:
             self._forget_finishing(session)
 
     # ------------------------------------------------------------------------------------ helpers
+    async def _begin(self, let_out: Sequence[SessionRow]) -> None:
+        """Have the checkpointer follow what the queue has let out; a restart makes up for what is lost here."""
+        for row in let_out:
+            self._send(await self._follow(row))
+
     def _finish_soon(self, session: str) -> None:
         self._forget_finishing(session)
         task = asyncio.create_task(self._finish_when_quiet(session))
@@ -249,8 +282,17 @@ class Sessions:
     def _write_config(self, row: SessionRow) -> None:
         replace_file(self._settings.shared.generated_config(row.id), row.config.encode())
 
-    def _view(self, row: SessionRow) -> SessionView:
-        return session_view(row, current_projection(row, self._uplinks), self._settings.public_url)
+    async def view(self, rows: AsyncSession, row: SessionRow) -> SessionView:
+        """The session as people see it."""
+        return (await self._views(rows, [row]))[0]
+
+    async def _views(self, rows: AsyncSession, found: Sequence[SessionRow]) -> list[SessionView]:
+        queued = await queue_reasons(rows, [row.id for row in found if row.state == "pending"])
+        url = self._settings.public_url
+        return [
+            session_view(row, current_projection(row, self._uplinks), url, waits_for(row, self._uplinks, queued))
+            for row in found
+        ]
 
 
 async def find_session(rows: AsyncSession, session: str) -> SessionRow:
@@ -259,6 +301,15 @@ async def find_session(rows: AsyncSession, session: str) -> SessionRow:
     if row is None:
         raise NotFoundError("there is no such session", field="id", hint="GET /api/v1/sessions lists them")
     return row
+
+
+def waits_for(row: SessionRow, uplinks: Uplinks, queued: Mapping[str, Reason]) -> Reason | None:
+    """Why the session does not train yet; `queued` as `queue_reasons` gives it. None for one that waits for nothing."""
+    if row.state == "pending":
+        return queued.get(row.id) or Reason("preparing", "the coordinator prepares its data and its model")
+    if row.state == "waiting":
+        return awaited_peers(needs_of(row.config), uplinks.reported_memory(row.id))
+    return None
 
 
 async def _open_sessions(rows: AsyncSession, owner: str) -> int:

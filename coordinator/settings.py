@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from coordinator.auth.addresses import is_loopback
 from coordinator.config import CoordinatorConfig
 from coordinator.database import URL_VARIABLE
+from coordinator.scheduler import QueueLimits
 from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.process import python_command
@@ -73,6 +74,17 @@ class Settings:
     def only_this_machine(self) -> bool:
         """Whether nobody else can reach it, by its address or by what it is called."""
         return is_loopback(self.host) and is_loopback(urlsplit(self.public_url).hostname or "")
+
+    @property
+    def limits_enforced(self) -> bool:
+        """Whether what one account may do is limited."""
+        return self.config.limits.on_loopback or not self.only_this_machine
+
+    @property
+    def queue_limits(self) -> QueueLimits:
+        """How many sessions may be under way at a time."""
+        queue = self.config.queue
+        return QueueLimits(queue.under_way, queue.under_way_per_account if self.limits_enforced else queue.under_way)
 
 
 def database_url_from_env(shared: SharedPaths) -> str:

@@ -31,6 +31,8 @@ class Uplink:
 
     participant: str
     status: Status | None = None
+    memory_bytes: int = 0
+    """What the participant has reported of its machine; 0 if nothing."""
     outbox: asyncio.Queue[Downward | Close] = field(default_factory=lambda: asyncio.Queue(_OUTBOX_LIMIT))
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the other side does not read: the socket is given up without a word."""
@@ -74,6 +76,10 @@ class Uplinks:
     def statuses(self, session: str) -> list[Status]:
         """The newest snapshots of the connected participants."""
         return [link.status for link in self.connected(session).values() if link.status is not None]
+
+    def reported_memory(self, session: str) -> list[int]:
+        """Memory of the connected participants, bytes; 0 for one that has reported none."""
+        return [link.memory_bytes for link in self.connected(session).values()]
 
     def push(self, session: str, message: Downward | Close) -> None:
         """Send to every connected participant of the session."""

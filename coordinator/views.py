@@ -11,10 +11,11 @@ from pydantic import Field
 from coordinator.lifecycle import UserAction, possible_actions
 from coordinator.models import LogRow, MetricRow, ParticipantRow, SessionRow
 from coordinator.projection import Projection
+from coordinator.scheduler import Reason, WaitCode
 from cotrain.catalog import DatasetEntry, ModelEntry
 from cotrain.estimate import Estimate
 from cotrain.protocol import Hardware
-from cotrain.request import CamelModel
+from cotrain.request import DEFAULT_PRIORITY, CamelModel
 from cotrain.sections import ModelType, Normalization, TaskName
 from cotrain.status import Phase, State, Status
 
@@ -30,6 +31,18 @@ class Page(CamelModel, Generic[ItemT]):
 
     items: list[ItemT]
     next_cursor: str | None = None
+
+
+class WaitingForView(CamelModel):
+    """Why a session does not train yet.
+
+    In the queue: `limit`, `owner-limit`, `dataset`; let out of it: `preparing`; open: `peers` (too few nodes), `memory`
+    (too few that are large enough), `joining` (enough, which have not begun).
+    """
+
+    code: WaitCode
+    message: str
+    """For people."""
 
 
 class SessionView(CamelModel):
@@ -56,6 +69,19 @@ class SessionView(CamelModel):
     validation_loss: float | None
     model_path: str
     possible_actions: list[UserAction]
+    priority: int = DEFAULT_PRIORITY
+    """In the queue, greater ones come first."""
+    memory_bytes: int = 0
+    """Memory that one node needs, about; 0 where nobody knows."""
+    waiting_for: WaitingForView | None = None
+    """Why it does not train yet; null if it waits for nothing."""
+
+
+class OfferView(SessionView):
+    """A session that a node could join."""
+
+    missing_peers: int
+    """Nodes that it lacks to begin; 0 if there are enough."""
 
 
 class MemoryView(CamelModel):
@@ -248,16 +274,22 @@ class ParticipantsPage(Page[ParticipantView]):
     checkpointer: PeerView = Field(default_factory=PeerView)
 
 
-def session_view(row: SessionRow, progress: Projection, public_url: str) -> SessionView:
-    """A session with its present progress."""
+def session_view(row: SessionRow, progress: Projection, public_url: str, waits: Reason | None) -> SessionView:
+    """A session with its present progress, and what it waits for."""
     url = f"{public_url}/s/{row.id}"
     shared = progress.model_dump(include=set(SessionView.model_fields) & set(Projection.model_fields))
     return SessionView(
         id=row.id, name=row.name, description=row.description, owner=row.owner, status=row.state,
         error_msg=row.error_msg, created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
         join_command=f"cotrain node join {url}", model_path=row.model_path,
-        possible_actions=possible_actions(row.state), **shared,
+        possible_actions=possible_actions(row.state), priority=row.priority, memory_bytes=row.memory_bytes,
+        waiting_for=None if waits is None else WaitingForView(code=waits.code, message=waits.message), **shared,
     )  # fmt: skip
+
+
+def offer_view(view: SessionView, missing_peers: int) -> OfferView:
+    """A session as it is offered to nodes."""
+    return OfferView(**view.model_dump(), missing_peers=missing_peers)
 
 
 def estimate_view(found: Estimate) -> EstimateView:

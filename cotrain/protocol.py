@@ -17,7 +17,7 @@ from cotrain.request import CamelModel
 from cotrain.sections import NO_ZERO, Count, PositiveInt
 from cotrain.status import Status, WishName
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAX_MESSAGE_BYTES = 64 * 1024
 
 
@@ -27,6 +27,8 @@ class Hardware(CamelModel):
 
     device: Annotated[str, Field(max_length=200)] = "cpu"
     memory_bytes: Count = 0
+    gpu_memory_bytes: Count = 0
+    """Of the smallest GPU; 0 without one, or where it is not known."""
     cpu_count: Annotated[int, Field(ge=0, le=100_000)] = 0
     platform: Annotated[str, Field(max_length=200)] = ""
 

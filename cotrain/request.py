@@ -49,6 +49,9 @@ from cotrain.sections import (
     WarmupSteps,
 )
 
+DEFAULT_PRIORITY = 5
+Priority = Annotated[int, Field(ge=0, le=9)]
+
 
 class CamelModel(BaseModel):
     """JSON in camelCase, Python in snake_case; unknown fields and NaN are refused."""
@@ -159,6 +162,15 @@ class MonitoringRequest(CamelModel):
     evaluation_batches: Batches | None = None
 
 
+class ScheduleRequest(CamelModel):
+    """How the session stands in the coordinator's queue. It is no part of what the nodes train from."""
+
+    priority: Priority = DEFAULT_PRIORITY
+    """Greater ones start first."""
+    allow_same_dataset: bool = False
+    """Whether it may train on the same data as other sessions that allow it."""
+
+
 class SessionRequest(CamelModel):
     """A session as a person asks for it (seed 003 and R1.5, in camelCase)."""
 
@@ -172,6 +184,7 @@ class SessionRequest(CamelModel):
     diloco: DilocoRequest = Field(default_factory=DilocoRequest)
     data: DataRequest = Field(default_factory=DataRequest)
     monitoring: MonitoringRequest = Field(default_factory=MonitoringRequest)
+    schedule: ScheduleRequest = Field(default_factory=ScheduleRequest)
 
     def to_config(self, session_id: str) -> RunConfig:
         """The config of this request. Raises InvalidRequestError that names the request's own fields."""

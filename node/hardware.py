@@ -16,9 +16,11 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 def detect_hardware() -> Hardware:
     """Device, memory and processors. Blocks for up to 5 s where a GPU driver answers slowly."""
+    gpus = cuda_gpus()
     return Hardware(
-        device=(", ".join(cuda_names()) or f"cpu ({cpu_model()})")[:200],
+        device=(", ".join(name for name, _ in gpus) or f"cpu ({cpu_model()})")[:200],
         memory_bytes=psutil.virtual_memory().total,
+        gpu_memory_bytes=min((memory_bytes for _, memory_bytes in gpus), default=0),
         cpu_count=physical_cores(),
         platform=platform.platform()[:200],
     )
@@ -47,13 +49,23 @@ def parse_cpu_model(cpuinfo: str) -> str:
     return ""
 
 
-def cuda_names() -> list[str]:
-    """The names of the NVIDIA GPUs; none where there is no GPU or no working driver."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+def cuda_gpus() -> list[tuple[str, int]]:
+    """Name and memory (bytes; 0 where the driver does not tell) of each NVIDIA GPU.
+
+    None where there is no GPU or no working driver.
+    """
+    command = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
     if answer.returncode != 0:
         return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return [parse_gpu(line) for line in answer.stdout.splitlines() if line.strip()]
+
+
+def parse_gpu(line: str) -> tuple[str, int]:
+    """`81559, NVIDIA H100 80GB HBM3` (MiB and name) -> name and bytes; 0 bytes for `[N/A]`."""
+    memory, _, name = line.partition(",")
+    memory = memory.strip()
+    return name.strip(), int(memory) * 2**20 if memory.isdecimal() else 0

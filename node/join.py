@@ -24,7 +24,7 @@ from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.addresses import listen_host
 from node.client import CoordinatorClient, parse_session_url
-from node.hardware import cuda_names, detect_hardware, physical_cores
+from node.hardware import cuda_gpus, detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
@@ -162,7 +162,7 @@ class Agent:
             host=host,
             port=attachment.port,
             connection=attachment.connection,
-            processes=self._options.processes or len(await asyncio.to_thread(cuda_names)) or 1,
+            processes=self._options.processes or len(await asyncio.to_thread(cuda_gpus)) or 1,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)

@@ -18,7 +18,6 @@ from coordinator.progress import current_projection
 from coordinator.projection import progress_event
 from coordinator.sessions import find_session
 from coordinator.store import events_after, last_seq
-from coordinator.views import session_view
 from cotrain.protocol import Event
 from cotrain.sections import LARGEST_INTEGER
 from cotrain.status import now
@@ -100,8 +99,8 @@ async def _snapshot(coordinator: Coordinator, session: str) -> tuple[str, int]:
     async with coordinator.store.read() as rows:
         row = await find_session(rows, session)
         newest = await last_seq(rows, session)
+        view = await coordinator.sessions.view(rows, row)
     projection = current_projection(row, coordinator.uplinks)
-    view = session_view(row, projection, coordinator.settings.public_url)
     data = {
         "session": view.model_dump(by_alias=True),
         "progress": progress_event(session, projection).model_dump(by_alias=True),

@@ -44,6 +44,7 @@ from coordinator.sessions import find_session
 from coordinator.views import (
     LogView,
     MetricView,
+    OfferView,
     OpenedView,
     Page,
     PreviewView,
@@ -60,6 +61,8 @@ from cotrain.sections import LARGEST_INTEGER, Count
 routes = web.RouteTableDef()
 
 _LOG_POSITION: TypeAdapter[int] = TypeAdapter(Count)
+_SESSION = "/api/v1/sessions/{id:(?!open$)[^/]+}"
+"""`open` is no session: else it would take the methods of one."""
 _ROUND = {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER}
 _FROM = Parameter("from", _ROUND, "the first round")
 _TO = Parameter("to", _ROUND, "the last round")
@@ -70,6 +73,10 @@ _POINTS = Parameter(
 _MEMORY = Parameter(
     "memoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
     "memory of a node that would take part; 0: not asked",
+)  # fmt: skip
+_GPU_MEMORY = Parameter(
+    "gpuMemoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
+    "memory of its smallest GPU; 0: it has none, or does not know",
 )  # fmt: skip
 _RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC 9110, 14)", place="header")
 
@@ -86,7 +93,7 @@ async def create_session(request: web.Request) -> web.Response:
     wanted = parse_model(await read_body(request), SessionRequest)
     coordinator, account = request.app[COORDINATOR], caller.account or ""
     shared, catalog = coordinator.settings.shared, await coordinator.catalog.for_request(wanted)
-    expected = outlook(wanted, shared, catalog)
+    expected = outlook(wanted, shared, catalog, await coordinator.participants.known_memory())
     create = partial(coordinator.sessions.create, with_sources(wanted, catalog, shared), account)
     view = await once(request, account, SessionView, create)
     response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
@@ -105,8 +112,8 @@ async def preview_config(request: web.Request) -> web.Response:
     coordinator.limits.preview(caller_address(request))
     memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
     wanted = parse_model(await read_body(request), SessionRequest)
-    catalog = await coordinator.catalog.for_request(wanted)
-    return json_answer(preview(wanted, coordinator.settings.shared, catalog, memory_bytes))
+    catalog, known = await coordinator.catalog.for_request(wanted), await coordinator.participants.known_memory()
+    return json_answer(preview(wanted, coordinator.settings.shared, catalog, known, memory_bytes))
 
 
 @routes.get("/api/v1/sessions")
@@ -118,14 +125,27 @@ async def list_sessions(request: web.Request) -> web.Response:
     return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
 
 
-@routes.get("/api/v1/sessions/{id}")
+@routes.get("/api/v1/sessions/open")
+@operation("sessions", answers={200: Answer("found", Page[OfferView])}, parameters=(_MEMORY, _GPU_MEMORY, LIMIT))
+async def list_open_sessions(request: web.Request) -> web.Response:
+    """The sessions that a node can join, the best one first; those that it is too small for are left out.
+
+    First those that lack nodes to begin, the nearest to its start first; then priority, then age. There is one page.
+    """
+    memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
+    gpu_bytes = integer_parameter(request, "gpuMemoryBytes", default=0, low=0, high=LARGEST_INTEGER)
+    found = await request.app[COORDINATOR].sessions.open_to(memory_bytes, gpu_bytes, page_limit(request))
+    return json_answer(Page[OfferView](items=found))
+
+
+@routes.get(_SESSION)
 @operation("sessions", answers={200: Answer("found", SessionView)})
 async def get_session(request: web.Request) -> web.Response:
     """One session."""
     return json_answer(await request.app[COORDINATOR].sessions.get(request.match_info["id"]))
 
 
-@routes.delete("/api/v1/sessions/{id}")
+@routes.delete(_SESSION)
 @operation("sessions", who="account", answers=NO_CONTENT, errors=(409,))
 async def delete_session(request: web.Request) -> web.Response:
     """204, with all that its training left on disk but for the final model; 409 while the session is under way."""
@@ -148,7 +168,7 @@ async def require_of_session(request: web.Request, act: Act) -> str:
 
 
 _ACTION_WORDS: Mapping[UserAction, str] = {
-    "start": "Open a drafted session to participants.",
+    "start": "Put a drafted session into the queue; it opens to participants as soon as there is room.",
     "pause": "Let all participants pause; their work is kept.",
     "resume": "Let a paused session go on.",
     "stop": "End a session after its present round, and save the model.",

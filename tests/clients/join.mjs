@@ -6,7 +6,7 @@ import { call, callWell } from "./coordinator.mjs";
 import { ethereumWallet } from "./ethereum.mjs";
 import { newPeer } from "./peer.mjs";
 
-const PROTOCOL = 4;
+const PROTOCOL = 5;
 const WALLETS = { ethereum: ethereumWallet, aptos: aptosWallet };
 
 const [kind, url, session] = process.argv.slice(2);

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import select
-import sys
 import tomllib
 from pathlib import Path
 
@@ -39,9 +38,10 @@ def main() -> None:
         )
     )
     followed: set[str] = set()
+    stdin = open(0, "rb", buffering=0, closefd=False)  # noqa: SIM115 - a buffer would hide lines from select
     while True:
-        if select.select([sys.stdin], [], [], 0.02)[0]:
-            line = sys.stdin.readline()
+        if select.select([stdin], [], [], 0.02)[0]:
+            line = stdin.readline().decode()
             if not line:
                 return
             obey(shared, line, followed)

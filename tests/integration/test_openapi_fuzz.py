@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.config import CoordinatorConfig, LimitsSection
+from coordinator.config import CoordinatorConfig, LimitsSection, QueueSection
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import coordinator_client, settings_for
 
@@ -24,6 +24,7 @@ LIMITS = LimitsSection(
     challenges_per_minute=MOST, previews_per_minute=MOST, new_accounts_per_hour=MOST, writes_per_minute=MOST,
     open_sessions_per_account=MOST, participants_per_account=MOST, catalog_entries_per_account=MOST,
 )  # fmt: skip
+QUEUE = QueueSection(under_way=MOST, under_way_per_account=MOST)
 LIVE = "(stream|events)$"
 """Sockets and endless streams."""
 TOKEN_ENDS = "(logout|rotate)$"
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.timeout(HOUR_S)
 
 async def send(root: Path, database_url: str, examples: int, *selection: str) -> int:
     """Run Schemathesis with all checks; returns how many requests it made up. Fails with what it has found."""
-    config = CoordinatorConfig(limits=LIMITS)
+    config = CoordinatorConfig(limits=LIMITS, queue=QUEUE)
     settings = dataclasses.replace(settings_for(root, database_url=database_url), config=config)
     async with coordinator_client(settings) as client:
         url = f"http://127.0.0.1:{client.port}"

@@ -38,7 +38,7 @@ from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
 from node.client import error_from_problem, parse_session_url, version_mismatch
-from node.hardware import detect_hardware, parse_cpu_model
+from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
 from node.supervisor import final_error, judge_exit, recent_exits
@@ -295,3 +295,5 @@ def test_hardware_is_found_out() -> None:
     assert found.device
     assert parse_cpu_model("processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n") == "Fast CPU @ 3 GHz"
     assert parse_cpu_model("Hardware: x\n") == ""
+    assert parse_gpu("81559, NVIDIA H100 80GB HBM3") == ("NVIDIA H100 80GB HBM3", 81559 * 2**20)
+    assert parse_gpu("[N/A], NVIDIA Jetson") == ("NVIDIA Jetson", 0)

@@ -81,7 +81,7 @@ def test_json_is_in_camel_case() -> None:
             "coordinator": "https://c.example", "nonce": "ab" * 16, "issuedAt": 1, "expiresAt": 2, "signature": "0x",
             "publicKey": None, "peerSignature": "cd" * 64,
         },
-        "hardware": {"device": "cpu", "memoryBytes": 0, "cpuCount": 0, "platform": ""},
+        "hardware": {"device": "cpu", "memoryBytes": 0, "gpuMemoryBytes": 0, "cpuCount": 0, "platform": ""},
     }  # fmt: skip
 
 
