@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from coordinator.asset_rate import AssetRates
 from coordinator.auth.bonds import Bonds
 from coordinator.auth.challenges import Challenges
 from coordinator.auth.contract_wallets import ContractWallets
@@ -19,6 +20,7 @@ from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
+from coordinator.invitations import Invitations
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
 from coordinator.sessions import Sessions
@@ -48,6 +50,8 @@ class Coordinator:
     certificates: Certificates
     limits: Limits
     idempotency: Idempotency
+    asset_rates: AssetRates
+    invitations: Invitations
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -87,4 +91,6 @@ def build_coordinator(settings: Settings) -> Coordinator:
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store),
+        asset_rates=AssetRates(limits.asset_bytes_per_s, enforced=enforced),
+        invitations=Invitations(store, public_url=settings.public_url),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.limits import Limits
 from coordinator.certificates import Certificates
@@ -88,8 +89,8 @@ class Sessions:
         created = now()
         row = SessionRow(
             id=session, name=request.name, description=request.description, state="draft", config=config,
-            error_msg="", model_path="", asset_folder="", assets=[], owner=owner, created_at=created,
-            updated_at=created,
+            error_msg="", model_path="", asset_folder="", assets=[], owner=owner, visibility=request.visibility,
+            created_at=created, updated_at=created,
         )  # fmt: skip
         async with self._store.write() as transaction:
             self._limits.open_session(await _open_sessions(transaction.rows, owner))
@@ -115,9 +116,18 @@ class Sessions:
         async with self._store.read() as rows:
             return await find_session(rows, session)
 
-    async def newest_first(self, before: Position | None, limit: int) -> tuple[list[SessionView], Position | None]:
-        """At most `limit` sessions older than `before`, and where the next page begins (None at the end)."""
-        query = select(SessionRow).order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit + 1)
+    async def newest_first(
+        self, before: Position | None, limit: int, seen: ColumnElement[bool]
+    ) -> tuple[list[SessionView], Position | None]:
+        """At most `limit` sessions older than `before`, and where the next page begins (None at the end).
+
+        Args:
+            seen: which sessions the caller may see.
+        """
+        query = (
+            select(SessionRow).where(seen)
+            .order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit + 1)
+        )  # fmt: skip
         if before is not None:
             query = query.where(tuple_(SessionRow.created_at, SessionRow.id) < before)
         async with self._store.read() as rows:
@@ -249,8 +259,16 @@ async def find_session(rows: AsyncSession, session: str) -> SessionRow:
     """Raises NotFoundError."""
     row = await rows.get(SessionRow, session)
     if row is None:
-        raise NotFoundError("there is no such session", field="id", hint="GET /api/v1/sessions lists them")
+        raise no_such_session()
     return row
+
+
+def no_such_session() -> NotFoundError:
+    """The one answer where there is none, and where it is none of the caller's business."""
+    return NotFoundError(
+        "there is no such session", field="id",
+        hint="GET /api/v1/sessions lists them; a private one takes an invitation",
+    )  # fmt: skip
 
 
 async def _open_sessions(rows: AsyncSession, owner: str) -> int:

@@ -14,7 +14,7 @@ from coordinator.projection import Projection
 from cotrain.catalog import DatasetEntry, ModelEntry
 from cotrain.estimate import Estimate
 from cotrain.protocol import Hardware
-from cotrain.request import CamelModel
+from cotrain.request import CamelModel, Visibility
 from cotrain.sections import ModelType, Normalization, TaskName
 from cotrain.status import Phase, State, Status
 
@@ -40,6 +40,7 @@ class SessionView(CamelModel):
     description: str
     owner: str
     """CAIP-10 account that opened it; empty for a session from before there were owners."""
+    visibility: Visibility
     status: State
     process_rate: float
     error_msg: str
@@ -240,12 +241,18 @@ class ParticipantsPage(Page[ParticipantView]):
     checkpointer: PeerView = Field(default_factory=PeerView)
 
 
+def session_url(session: str, public_url: str) -> str:
+    """A session's address, for people and for `cotrain node join`."""
+    return f"{public_url}/s/{session}"
+
+
 def session_view(row: SessionRow, progress: Projection, public_url: str) -> SessionView:
     """A session with its present progress."""
-    url = f"{public_url}/s/{row.id}"
+    url = session_url(row.id, public_url)
     shared = progress.model_dump(include=set(SessionView.model_fields) & set(Projection.model_fields))
     return SessionView(
-        id=row.id, name=row.name, description=row.description, owner=row.owner, status=row.state,
+        id=row.id, name=row.name, description=row.description, owner=row.owner, visibility=row.visibility,
+        status=row.state,
         error_msg=row.error_msg, created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
         join_command=f"cotrain node join {url}", model_path=row.model_path,
         possible_actions=possible_actions(row.state), **shared,

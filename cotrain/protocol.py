@@ -18,6 +18,7 @@ from cotrain.status import Status, WishName
 
 PROTOCOL_VERSION = 4
 MAX_MESSAGE_BYTES = 64 * 1024
+INVITATION_FORM = r"^[A-Za-z0-9_-]{1,100}$"
 
 
 # ------------------------------------------------------------------------------------------ registration
@@ -40,6 +41,8 @@ class RegisterRequest(CamelModel):
     role: Literal["reduce", "contribute"] = "reduce"
     name: Annotated[str, Field(max_length=80)] = ""
     hardware: Hardware = Field(default_factory=Hardware)
+    invitation: Annotated[str, Field(pattern=INVITATION_FORM)] | None = Field(default=None, repr=False)
+    """Token of an invitation, for a private session; secret."""
 
 
 MODEL_ASSETS = ("config.json", "model.safetensors")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy import select
 
-from coordinator.api.callers import caller_of
+from coordinator.api.callers import caller_of, reader_of
 from coordinator.api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -27,6 +26,7 @@ from coordinator.api.requests import (
     LARGEST_INTEGER,
     encode_cursor,
     integer_parameter,
+    is_known,
     json_answer,
     page_limit,
     parse_model,
@@ -35,6 +35,7 @@ from coordinator.api.requests import (
 )
 from coordinator.auth.permissions import Act, require
 from coordinator.context import COORDINATOR
+from coordinator.invitations import visible_to
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
 from coordinator.models import LogRow
@@ -51,8 +52,6 @@ from coordinator.views import (
     log_view,
     metric_view,
 )
-from cotrain.errors import NotFoundError
-from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
 
 routes = web.RouteTableDef()
@@ -70,7 +69,6 @@ _MEMORY = Parameter(
     "memoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
     "memory of a node that would take part; 0: not asked",
 )  # fmt: skip
-_RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC 9110, 14)", place="header")
 
 
 @routes.post("/api/v1/sessions")
@@ -106,9 +104,11 @@ async def preview_config(request: web.Request) -> web.Response:
 @routes.get("/api/v1/sessions")
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
 async def list_sessions(request: web.Request) -> web.Response:
-    """The sessions, newest first."""
+    """The sessions, newest first; of private ones those that the caller may see."""
     before = read_cursor(request, _POSITION)
-    items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
+    reader = await reader_of(request)
+    seen = visible_to(reader.account, operator=reader.operator)
+    items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request), seen)
     return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
 
 
@@ -123,12 +123,12 @@ async def get_session(request: web.Request) -> web.Response:
 @operation("sessions", who="account", answers=NO_CONTENT, errors=(409,))
 async def delete_session(request: web.Request) -> web.Response:
     """204; 409 while the session is under way."""
-    await _require_of_session(request, "delete")
+    await require_of_session(request, "delete")
     await request.app[COORDINATOR].sessions.delete(request.match_info["id"])
     return web.Response(status=204)
 
 
-async def _require_of_session(request: web.Request, act: Act) -> str:
+async def require_of_session(request: web.Request, act: Act) -> str:
     """The account that asks. Raises NotFoundError, NotAuthorizedError or ForbiddenError."""
     caller = await caller_of(request)
     if caller.account is None:
@@ -154,7 +154,7 @@ def _action_route(action: UserAction) -> web.RouteDef:
         parameters=(IDEMPOTENCY_KEY,),
     )  # fmt: skip
     async def act(request: web.Request) -> web.Response:
-        account = await _require_of_session(request, "steer")
+        account = await require_of_session(request, "steer")
         work = partial(request.app[COORDINATOR].sessions.act, request.match_info["id"], action)
         return json_answer(await once(request, account, SessionView, work))
 
@@ -177,8 +177,7 @@ async def get_config(request: web.Request) -> web.Response:
     """The TOML that the session's runs train from."""
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
     tag = hashlib.sha256(row.config.encode()).hexdigest()
-    known = request.if_none_match or ()
-    response = web.Response(status=304) if any(etag.value in (tag, "*") for etag in known) else web.Response(
+    response = web.Response(status=304) if is_known(request, tag) else web.Response(
         text=row.config, content_type="application/toml"
     )  # fmt: skip
     response.etag = tag
@@ -221,37 +220,3 @@ async def get_metrics(request: web.Request) -> web.Response:
         await find_session(rows, session)
         found = await curve(rows, session, first=first, last=last, most=most)
     return json_answer(Page[MetricView](items=[metric_view(row) for row in found]))
-
-
-@routes.get("/api/v1/sessions/{id}/assets")
-@operation("assets", answers={200: Answer("all of them", Page[Asset])})
-async def list_assets(request: web.Request) -> web.Response:
-    """The files that every node of the session needs."""
-    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
-    return json_answer(Page[Asset](items=[Asset.model_validate(asset) for asset in row.assets]))
-
-
-@routes.get("/api/v1/sessions/{id}/assets/{sha256}")
-@operation(
-    "assets", parameters=(_RANGE,), errors=(416,),
-    answers={
-        200: Answer("the file", media="application/octet-stream"),
-        206: Answer("the range of it that was asked for", media="application/octet-stream"),
-    },
-)  # fmt: skip
-async def get_asset(request: web.Request) -> web.StreamResponse:
-    """One of those files, by content; ranges are served."""
-    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
-    assets = (Asset.model_validate(asset) for asset in row.assets)
-    asset = next((a for a in assets if a.sha256 == request.match_info["sha256"]), None)
-    # an asset's name holds no separator, so the path stays in the folder
-    path = Path(row.asset_folder) / asset.name if asset else None
-    if asset is None or path is None or not path.is_file():
-        raise NotFoundError("the session has no such file", field="sha256", hint="…/assets lists the files")
-    return web.FileResponse(
-        path,
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": f'attachment; filename="{asset.name}"',
-        },
-    )

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from cotrain.errors import ForbiddenError, NotAuthorizedError
 
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
-Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove"]
+Act = Literal["read", "open", "steer", "delete", "register", "leave", "remove", "invite"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
 ACTS: tuple[Act, ...] = get_args(Act)
@@ -22,13 +22,16 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "register": frozenset({"account"}),
     "leave": frozenset({"participant"}),
     "remove": frozenset({"owner", "operator"}),
+    "invite": frozenset({"owner", "operator"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop and cancel; `register`, `leave` and
-`remove` are of participants. A participant's own token stands for the role of that participant and for no other."""
+`remove` are of participants. A participant's own token stands for the role of that participant and for no other. Of a
+private session `coordinator.invitations` says who sees it at all: to others there is none."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
     "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
+    "invite": "say who is invited",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {
     "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",
