@@ -13,7 +13,19 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from coordinator.api import auth, catalog, events, models, pages, participants, sessions, trained, uplink
+from coordinator.api import (
+    assets,
+    auth,
+    catalog,
+    events,
+    invitations,
+    models,
+    pages,
+    participants,
+    sessions,
+    trained,
+    uplink,
+)
 from coordinator.api.openapi import DOCUMENT, ApiDocument
 from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
@@ -44,9 +56,14 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
-    app = web.Application(middlewares=[problems, _storable_paths, _own_pages_only], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[problems, _storable_paths, _own_pages_only, invitations.hide_private_sessions],
+        client_max_size=MAX_BODY_BYTES,
+    )
     app[COORDINATOR] = build_coordinator(settings)
-    for module in (auth, sessions, catalog, models, trained, participants, uplink, events, pages):
+    for module in (
+        auth, sessions, assets, catalog, models, trained, participants, invitations, uplink, events, pages,
+    ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
     app.router.add_static("/static", pages.STATIC)

@@ -1,4 +1,5 @@
-"""The coordinator's own TOML file (`cotrain coordinator serve --config FILE`): sign-in, limits, queue, proxy."""
+"""The coordinator's own TOML file (`cotrain coordinator serve --config FILE`): who may sign in, limits, queue, the
+proxy, what volunteers install."""
 
 from __future__ import annotations
 
@@ -26,6 +27,9 @@ EthereumChain = Annotated[str, Field(pattern=r"^eip155:[1-9][0-9]{0,17}$")]
 RpcUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)]
 AccountName = Annotated[str, Field(max_length=128), AfterValidator(_normal_account)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
+BytesPerSecond = Annotated[int, Field(ge=1024, le=2**40)]
+Requirement = Annotated[str, Field(pattern=r"^[A-Za-z0-9./][^\x00-\x1f\x7f]{0,999}$")]
+"""What pip installs; not an option of it."""
 
 
 class SignInSection(Section):
@@ -60,6 +64,8 @@ class LimitsSection(Section):
     """Peers of one account in one session."""
     catalog_entries_per_account: Count = 64
     """Models and datasets, both together, that one account has added to the catalog."""
+    asset_bytes_per_s: BytesPerSecond = 32 * 2**20
+    """How fast each participant (of others: each account, or client address) is sent files, by all its downloads."""
     on_loopback: bool = False
     """Whether the limits hold where only this machine can reach the coordinator, too."""
 
@@ -88,6 +94,13 @@ class ModelsSection(Section):
     from."""
 
 
+class JoinSection(Section):
+    """What `join.sh` does on volunteers' machines."""
+
+    package: Requirement = "cotrain"
+    """What it installs: a name and version on the package index, a URL, or a path on the volunteer's machine."""
+
+
 class CoordinatorConfig(Section):
     """The whole file; every key has a default."""
 
@@ -96,6 +109,7 @@ class CoordinatorConfig(Section):
     queue: QueueSection = QueueSection()
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()
+    join: JoinSection = JoinSection()
 
 
 def load_coordinator_config(path: Path) -> CoordinatorConfig:

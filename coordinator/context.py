@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from coordinator.asset_rate import AssetRates
 from coordinator.auth.bonds import Bonds
 from coordinator.auth.challenges import Challenges
 from coordinator.auth.contract_wallets import ContractWallets
@@ -21,6 +22,7 @@ from coordinator.cleanup import Cleanup
 from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
+from coordinator.invitations import Invitations
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
 from coordinator.registry import Registry
@@ -56,6 +58,8 @@ class Coordinator:
     limits: Limits
     idempotency: Idempotency
     catalog: CatalogEntries
+    asset_rates: AssetRates
+    invitations: Invitations
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -101,4 +105,6 @@ def build_coordinator(settings: Settings) -> Coordinator:
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store),
         catalog=CatalogEntries(store, limiter, settings.shared),
+        asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
+        invitations=Invitations(store, public_url=settings.public_url),
     )  # fmt: skip

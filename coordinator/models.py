@@ -8,7 +8,7 @@ from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Int
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from cotrain.membership.certificate import Role
-from cotrain.request import DEFAULT_PRIORITY
+from cotrain.request import DEFAULT_PRIORITY, Visibility
 from cotrain.status import State
 
 
@@ -57,6 +57,8 @@ class SessionRow(Base):
     """What a peer needs, as estimated; 0 where that is not known."""
     priority: Mapped[int] = mapped_column(Integer, default=DEFAULT_PRIORITY)
     """In the queue, greater ones come first."""
+    visibility: Mapped[Visibility] = mapped_column(String(16), default="public")
+    """Never changes."""
     created_at: Mapped[float]
     updated_at: Mapped[float]
 
@@ -70,6 +72,7 @@ class ParticipantRow(Base):
         Index("ix_participants_account", "session_id", "account"),
         Index("ix_participants_created", "session_id", "created_at", "id"),
         Index("ix_participants_newest", "created_at"),
+        Index("ix_participants_token", "token_sha256"),
     )
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -89,6 +92,28 @@ class ParticipantRow(Base):
     status: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     created_at: Mapped[float]
     last_seen_at: Mapped[float | None] = mapped_column(default=None)
+
+
+class InvitationRow(Base):
+    """Who may see and join a private session: whoever has a token, or a wallet."""
+
+    __tablename__ = "invitations"
+    __table_args__ = (
+        UniqueConstraint("session_id", "wallet"),
+        Index("ix_invitations_created", "session_id", "created_at", "id"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    session_id: Mapped[str] = _session_key()
+    wallet: Mapped[str | None] = mapped_column(String(128), default=None)
+    """CAIP-10 account; without one there is a token."""
+    token_sha256: Mapped[str | None] = mapped_column(String(64), unique=True, default=None)
+    uses: Mapped[int] = mapped_column(Integer, default=0)
+    """How many accounts the token lets in."""
+    used: Mapped[int] = mapped_column(Integer, default=0)
+    """How many it has let in."""
+    expires_at: Mapped[float | None] = mapped_column(default=None)
+    created_at: Mapped[float]
 
 
 class RunRow(Base):

@@ -13,6 +13,7 @@ from coordinator.auth.limits import Limits
 from coordinator.auth.tokens import new_token, token_matches, token_sha256
 from coordinator.certificates import Certificates
 from coordinator.idempotency import Keep, keep_nothing
+from coordinator.invitations import admission, redeem
 from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
 from coordinator.models import ParticipantRow, RunRow, SessionRow
 from coordinator.needs import needs_of
@@ -71,12 +72,14 @@ class Participants:
         Args:
             keep: is given the answer, in the transaction that admits; the bond has been redeemed in one before it.
 
-        Raises NotFoundError, ConflictError (nothing to join, or another account's peer), UnreachableError (not yet),
-        MembershipError or NotAuthorizedError (the bond), ForbiddenError (removed), RateLimitedError.
-        A node that is known to be too small is a ConflictError.
+        Raises NotFoundError (a stranger to a private session hears it, too), ConflictError (nothing to join, a node
+        that is known to be too small, or another account's peer), UnreachableError (not yet), MembershipError or
+        NotAuthorizedError (the bond), ForbiddenError (removed, or an invitation that is used up or has expired),
+        RateLimitedError.
         """
         async with self._store.read() as rows:
             found = await find_session(rows, session)
+            await admission(rows, found, str(account), request.invitation)
             queued = await queue_reasons(rows, [session])
         check_joinable(found, bool(self._initial_peers()), queued.get(session))
         check_memory(found, request.hardware)
@@ -84,6 +87,7 @@ class Participants:
         token = new_token()
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
+            await redeem(transaction.rows, await admission(transaction.rows, row, str(account), request.invitation))
             initial_peers = self._initial_peers()
             check_joinable(row, bool(initial_peers))
             participant = await self._admit(transaction, session, request, str(account))
@@ -169,6 +173,15 @@ class Participants:
                 hint="join again: cotrain node join <url>",
             )  # fmt: skip
         return row
+
+    async def holder(self, session: str, token: str) -> str | None:
+        """The id of the session's participant whose token this is, if it is one's."""
+        query = select(ParticipantRow.id).where(
+            ParticipantRow.session_id == session, ParticipantRow.token_sha256 == token_sha256(token)
+        )
+        async with self._store.read() as rows:
+            found: str | None = await rows.scalar(query)
+        return found
 
     async def find(self, session: str, participant: str) -> ParticipantRow:
         """Raises NotFoundError."""

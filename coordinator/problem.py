@@ -20,6 +20,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
 RETRY_AFTER = "retryAfterS"
 """Key of `CotrainError.details` that becomes the `Retry-After` header."""
+FILE_SIZE = "sizeBytes"
+"""Key of `CotrainError.details` that becomes the `Content-Range` header of a 416."""
 
 _logger = logging.getLogger(__name__)
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -87,6 +89,8 @@ def _cotrain_problem(request: web.Request, error: CotrainError) -> web.Response:
     )  # fmt: skip
     if RETRY_AFTER in error.details:
         response.headers["Retry-After"] = str(error.details[RETRY_AFTER])
+    if FILE_SIZE in error.details:
+        response.headers["Content-Range"] = f"bytes */{error.details[FILE_SIZE]}"
     if error.http_status == http.HTTPStatus.UNAUTHORIZED:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

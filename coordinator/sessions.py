@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.limits import Limits
 from coordinator.certificates import Certificates
@@ -97,8 +98,8 @@ class Sessions:
         created = now()
         row = SessionRow(
             id=session, name=request.name, description=request.description, state="draft", config=config,
-            error_msg="", model_path="", asset_folder="", assets=[], owner=owner, created_at=created,
-            updated_at=created, priority=request.schedule.priority,
+            error_msg="", model_path="", asset_folder="", assets=[], owner=owner, visibility=request.visibility,
+            created_at=created, updated_at=created, priority=request.schedule.priority,
             dataset=dataset_key(wanted, self._settings.shared), shares_dataset=request.schedule.allow_same_dataset,
             memory_bytes=memory.total_bytes if memory else 0,
         )  # fmt: skip
@@ -127,9 +128,18 @@ class Sessions:
         async with self._store.read() as rows:
             return await find_session(rows, session)
 
-    async def newest_first(self, before: Position | None, limit: int) -> tuple[list[SessionView], Position | None]:
-        """At most `limit` sessions older than `before`, and where the next page begins (None at the end)."""
-        query = select(SessionRow).order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit + 1)
+    async def newest_first(
+        self, before: Position | None, limit: int, seen: ColumnElement[bool]
+    ) -> tuple[list[SessionView], Position | None]:
+        """At most `limit` sessions older than `before`, and where the next page begins (None at the end).
+
+        Args:
+            seen: which sessions the caller may see.
+        """
+        query = (
+            select(SessionRow).where(seen)
+            .order_by(SessionRow.created_at.desc(), SessionRow.id.desc()).limit(limit + 1)
+        )  # fmt: skip
         if before is not None:
             query = query.where(tuple_(SessionRow.created_at, SessionRow.id) < before)
         async with self._store.read() as rows:
@@ -138,10 +148,16 @@ class Sessions:
             views = await self._views(rows, page)
         return views, (page[-1].created_at, page[-1].id) if len(found) > limit else None
 
-    async def open_to(self, memory_bytes: int, gpu_memory_bytes: int, limit: int) -> list[OfferView]:
-        """At most `limit` sessions that a node with this much memory (0: not known) could join, the best first."""
+    async def open_to(
+        self, memory_bytes: int, gpu_memory_bytes: int, limit: int, seen: ColumnElement[bool]
+    ) -> list[OfferView]:
+        """At most `limit` sessions that a node with this much memory (0: not known) could join, the best first.
+
+        `seen`: of those that the caller may see.
+        """
         async with self._store.read() as rows:
-            found = list(await rows.scalars(select(SessionRow).where(SessionRow.state.in_(_OFFERED_STATES))))
+            offered = select(SessionRow).where(SessionRow.state.in_(_OFFERED_STATES), seen)
+            found = list(await rows.scalars(offered))
             views = dict(zip((row.id for row in found), await self._views(rows, found), strict=True))
         suitable = best_first(map(self._offer, found), memory_bytes, gpu_memory_bytes)[:limit]
         return [offer_view(views[offer.session], offer.missing_peers) for offer in suitable]
@@ -299,7 +315,7 @@ async def find_session(rows: AsyncSession, session: str) -> SessionRow:
     """Raises NotFoundError."""
     row = await rows.get(SessionRow, session)
     if row is None:
-        raise NotFoundError("there is no such session", field="id", hint="GET /api/v1/sessions lists them")
+        raise no_such_session()
     return row
 
 
@@ -310,6 +326,14 @@ def waits_for(row: SessionRow, uplinks: Uplinks, queued: Mapping[str, Reason]) -
     if row.state == "waiting":
         return awaited_peers(needs_of(row.config), uplinks.reported_memory(row.id))
     return None
+
+
+def no_such_session() -> NotFoundError:
+    """The one answer where there is none, and where it is none of the caller's business."""
+    return NotFoundError(
+        "there is no such session", field="id",
+        hint="GET /api/v1/sessions lists them; a private one takes an invitation",
+    )  # fmt: skip
 
 
 async def _open_sessions(rows: AsyncSession, owner: str) -> int:

@@ -15,7 +15,7 @@ from coordinator.scheduler import Reason, WaitCode
 from cotrain.catalog import DatasetEntry, ModelEntry
 from cotrain.estimate import Estimate
 from cotrain.protocol import Hardware
-from cotrain.request import DEFAULT_PRIORITY, CamelModel
+from cotrain.request import DEFAULT_PRIORITY, CamelModel, Visibility
 from cotrain.sections import ModelType, Normalization, TaskName
 from cotrain.status import Phase, State, Status
 
@@ -53,6 +53,7 @@ class SessionView(CamelModel):
     description: str
     owner: str
     """CAIP-10 account that opened it; empty for a session from before there were owners."""
+    visibility: Visibility
     status: State
     process_rate: float
     error_msg: str
@@ -274,12 +275,18 @@ class ParticipantsPage(Page[ParticipantView]):
     checkpointer: PeerView = Field(default_factory=PeerView)
 
 
+def session_url(session: str, public_url: str) -> str:
+    """A session's address, for people and for `cotrain node join`."""
+    return f"{public_url}/s/{session}"
+
+
 def session_view(row: SessionRow, progress: Projection, public_url: str, waits: Reason | None) -> SessionView:
     """A session with its present progress, and what it waits for."""
-    url = f"{public_url}/s/{row.id}"
+    url = session_url(row.id, public_url)
     shared = progress.model_dump(include=set(SessionView.model_fields) & set(Projection.model_fields))
     return SessionView(
-        id=row.id, name=row.name, description=row.description, owner=row.owner, status=row.state,
+        id=row.id, name=row.name, description=row.description, owner=row.owner, visibility=row.visibility,
+        status=row.state,
         error_msg=row.error_msg, created_at=iso_time(row.created_at), updated_at=iso_time(row.updated_at), url=url,
         join_command=f"cotrain node join {url}", model_path=row.model_path,
         possible_actions=possible_actions(row.state), priority=row.priority, memory_bytes=row.memory_bytes,

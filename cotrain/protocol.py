@@ -19,6 +19,7 @@ from cotrain.status import Status, WishName
 
 PROTOCOL_VERSION = 5
 MAX_MESSAGE_BYTES = 64 * 1024
+INVITATION_FORM = r"^[A-Za-z0-9_-]{1,100}$"
 
 
 # ------------------------------------------------------------------------------------------ registration
@@ -43,6 +44,8 @@ class RegisterRequest(CamelModel):
     role: Literal["reduce", "contribute"] = "reduce"
     name: Annotated[str, Field(max_length=80, pattern=NO_ZERO)] = ""
     hardware: Hardware = Field(default_factory=Hardware)
+    invitation: Annotated[str, Field(pattern=INVITATION_FORM)] | None = Field(default=None, repr=False)
+    """Token of an invitation, for a private session; secret."""
 
 
 MODEL_ASSETS = ("config.json", "model.safetensors")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -51,6 +51,7 @@ from cotrain.sections import (
 
 DEFAULT_PRIORITY = 5
 Priority = Annotated[int, Field(ge=0, le=9)]
+Visibility = Literal["public", "private"]
 
 
 class CamelModel(BaseModel):
@@ -175,6 +176,8 @@ class SessionRequest(CamelModel):
     """A session as a person asks for it (seed 003 and R1.5, in camelCase)."""
 
     name: Annotated[Title, Field(min_length=1)]
+    visibility: Visibility = "public"
+    """A private session is seen and joined by invitation only. This stays as it is."""
     description: Text = ""
     seed: Seed = 0
     model: ModelRequest = Field(default_factory=ModelRequest)

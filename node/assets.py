@@ -34,12 +34,16 @@ class AssetStore:
         folder: SharedPaths.processed_datasets.
         client: an open client of the coordinator.
         session: whose assets are fetched.
+        token: the participant's.
     """
 
-    def __init__(self, folder: Path, client: CoordinatorClient, session: str, *, backoff: Backoff = _BACKOFF):
+    def __init__(
+        self, folder: Path, client: CoordinatorClient, session: str, token: str, *, backoff: Backoff = _BACKOFF
+    ):  # fmt: skip
         self._folder = folder
         self._client = client
         self._session = session
+        self._token = token
         self._backoff = backoff
 
     async def fetch(self, asset: Asset, on_progress: OnProgress = lambda asset, size: None) -> Path:
@@ -88,7 +92,7 @@ class AssetStore:
 
     async def _append_rest(self, asset: Asset, part: Path, on_progress: OnProgress) -> None:
         offset = _size(part)
-        async with self._client.open_asset(self._session, asset.sha256, offset=offset) as response:
+        async with self._client.open_asset(self._session, asset.sha256, self._token, offset=offset) as response:
             resumed = response.status == 206 and _range_start(response) == offset
             with part.open("ab" if resumed else "wb") as file:
                 size = offset if resumed else 0

@@ -50,6 +50,9 @@ def join(
     private_key_env: Annotated[
         str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
     ] = None,
+    invitation: Annotated[
+        str, typer.Option(help="Token of an invitation to a private session; the URL may hold it: #invitation=TOKEN")
+    ] = "",
 ) -> None:
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once."""
     import asyncio
@@ -65,7 +68,9 @@ def join(
     signer = open_wallet(home_dir(), WalletOptions(wallet, password_file, private_key_env), ask=terminal_ask())
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
-    options = JoinOptions(url=url, name=name, host=host, port=port, threads=threads, processes=processes)
+    options = JoinOptions(
+        url=url, name=name, host=host, port=port, threads=threads, processes=processes, invitation=invitation
+    )
     display.open()
     try:
         code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env(), signer), display))

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 from pydantic import ValidationError
@@ -32,6 +32,7 @@ from cotrain.errors import (
 from cotrain.identity.challenge import Signer, sign_challenge
 from cotrain.membership.document import MembershipDocument
 from cotrain.protocol import (
+    INVITATION_FORM,
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
     ChallengeAnswer,
@@ -96,6 +97,18 @@ def parse_session_url(url: str) -> tuple[str, str]:
     if match is None:
         raise ConfigError("the address names no session", field="URL", hint=_URL_HINT)
     return origin + match["prefix"], match["session"]
+
+
+def invitation_token(given: str, url: str) -> str | None:
+    """The token of an invitation: what is given, else what stands in the session's address behind `#invitation=`.
+
+    None without one. Raises InvalidRequestError.
+    """
+    # what follows the # is sent to nobody, and so is in no log of a server
+    token = given or parse_qs(urlsplit(url.strip()).fragment).get("invitation", [""])[0]
+    if token and re.fullmatch(INVITATION_FORM, token) is None:
+        raise InvalidRequestError("is not the token of an invitation", field="--invitation", hint="copy it again")
+    return token or None
 
 
 def parse_coordinator_url(url: str) -> str:
@@ -197,7 +210,8 @@ class CoordinatorClient:
         Raises UnreachableError after 5 tries (about 10 s), ProtocolError for another protocol version, and
         what the coordinator answers: NotFoundError, ConflictError for a session that has ended.
         """
-        body = request.model_dump(mode="json", by_alias=True)
+        # a coordinator that does not know invitations would refuse even an empty one
+        body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
         url = self._session_url(session) + "/participants"
 
         def post() -> Awaitable[dict[str, Any]]:
@@ -215,10 +229,18 @@ class CoordinatorClient:
         await self._json("DELETE", url, headers=_bearer(token))
 
     @asynccontextmanager
-    async def open_asset(self, session: str, sha256: str, *, offset: int = 0) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An asset's bytes from `offset` on: a response of status 206, or 200 with all of them."""
+    async def open_asset(
+        self, session: str, sha256: str, token: str, *, offset: int = 0
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An asset's bytes from `offset` on: a response of status 206, or 200 with all of them.
+
+        Args:
+            token: the participant's.
+        """
         url = f"{self._session_url(session)}/assets/{sha256}"
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = _bearer(token)
+        if offset:
+            headers |= {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'}
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_TIMEOUT_S, sock_read=_STALL_TIMEOUT_S)
         async with self._session().get(url, headers=headers, timeout=timeout) as response:
             await _raise_for_problem(response)

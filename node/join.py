@@ -7,7 +7,7 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from cotrain.reachability import Attachment, role_for
 from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.addresses import listen_host
-from node.client import CoordinatorClient, parse_session_url
+from node.client import CoordinatorClient, invitation_token, parse_session_url
 from node.hardware import cuda_gpus, detect_hardware, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
@@ -47,7 +47,8 @@ _LEAVE_LIMIT_S = 60.0
 class JoinOptions:
     """What a volunteer says on the command line."""
 
-    url: str
+    url: str = field(repr=False)
+    """The session's address; may hold the token of an invitation."""
     name: str = ""
     host: str | None = None
     """Address to listen on for other peers; None: every one, or loopback if the coordinator is on this machine."""
@@ -57,6 +58,8 @@ class JoinOptions:
     """Arithmetic threads of the training process; None: the physical cores."""
     processes: int | None = None
     """Processes that train together on this machine; None: one for each GPU, else one."""
+    invitation: str = field(default="", repr=False)
+    """Token for a private session; empty: the one that the address holds, if any."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Agent:
         command: Callable[[Path], list[str]],
     ):
         self._options = options
+        self._invitation = invitation_token(options.invitation, options.url)
         self._place = place
         self._display = display
         self._client = client
@@ -194,8 +198,9 @@ class Agent:
             coordinator=self._client.base_url, now=now(),
         )  # fmt: skip
         request = RegisterRequest(
-            peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware, role=self._role
-        )
+            peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware, role=self._role,
+            invitation=self._invitation,
+        )  # fmt: skip
         token = await self._client.sign_in(self._place.wallet)
         try:
             answer = await self._client.register(self._session, request, token)

@@ -51,7 +51,7 @@ async def fetch_assets(
 
     Raises ProtocolError if the session has none, and what AssetStore.fetch raises.
     """
-    store = AssetStore(shared.processed_datasets, client, answer.session)
+    store = AssetStore(shared.processed_datasets, client, answer.session, answer.token)
     notices = DownloadNotices(notice)
     paths = {asset.name: await store.fetch(asset, notices) for asset in answer.assets}
     if TRAIN_ASSET not in paths:

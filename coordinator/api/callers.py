@@ -8,7 +8,7 @@ from coordinator.auth.addresses import client_address
 from coordinator.auth.origins import cookie_origin_allowed
 from coordinator.auth.permissions import VISITOR, Caller
 from coordinator.auth.sign_ins import NewSignIn, SignIn
-from coordinator.auth.tokens import bearer_token
+from coordinator.auth.tokens import bearer_token, given_token
 from coordinator.context import COORDINATOR
 from coordinator.settings import Settings
 from cotrain.errors import ForbiddenError, NotAuthorizedError
@@ -37,6 +37,15 @@ async def caller_of(request: web.Request) -> Caller:
     if request.method not in SAFE_METHODS:
         coordinator.limits.write(found.account)
     return _caller(found, coordinator.settings)
+
+
+async def reader_of(request: web.Request) -> Caller:
+    """Who reads what everybody may read and some see more of; a token that stands for nobody makes a visitor."""
+    coordinator = request.app[COORDINATOR]
+    cookie = request.cookies.get(cookie_name(coordinator.settings), "")
+    token = given_token(request.headers[hdrs.AUTHORIZATION]) if hdrs.AUTHORIZATION in request.headers else cookie
+    found = await coordinator.sign_ins.find(token) if token else None
+    return VISITOR if found is None else _caller(found, coordinator.settings)
 
 
 def token_of(request: web.Request) -> str | None:

@@ -82,6 +82,11 @@ def read_cursor(request: web.Request, kind: TypeAdapter[CursorT]) -> CursorT | N
         ) from error
 
 
+def is_known(request: web.Request, tag: str) -> bool:
+    """Whether `If-None-Match` says that the caller has what this ETag stands for."""
+    return any(etag.value in (tag, "*") for etag in request.if_none_match or ())
+
+
 def json_answer(model: BaseModel, *, status: int = 200) -> web.Response:
     """A model as camelCase JSON."""
     return web.Response(text=model.model_dump_json(by_alias=True), status=status, content_type="application/json")

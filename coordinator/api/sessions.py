@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 
 from aiohttp import web
 from pydantic import TypeAdapter
 from sqlalchemy import select
 
-from coordinator.api.callers import caller_address, caller_of
+from coordinator.api.callers import caller_address, caller_of, reader_of
 from coordinator.api.operations import (
     CURSOR,
     IDEMPOTENCY_KEY,
@@ -27,6 +26,7 @@ from coordinator.api.requests import (
     POSITION,
     encode_cursor,
     integer_parameter,
+    is_known,
     json_answer,
     page_limit,
     parse_model,
@@ -36,6 +36,7 @@ from coordinator.api.requests import (
 from coordinator.auth.permissions import Act, require
 from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
+from coordinator.invitations import visible_to
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
 from coordinator.models import LogRow
@@ -53,8 +54,6 @@ from coordinator.views import (
     log_view,
     metric_view,
 )
-from cotrain.errors import NotFoundError
-from cotrain.protocol import Asset
 from cotrain.request import SessionRequest
 from cotrain.sections import LARGEST_INTEGER, Count
 
@@ -78,7 +77,6 @@ _GPU_MEMORY = Parameter(
     "gpuMemoryBytes", {"type": "integer", "minimum": 0, "maximum": LARGEST_INTEGER, "default": 0},
     "memory of its smallest GPU; 0: it has none, or does not know",
 )  # fmt: skip
-_RANGE = Parameter("Range", {"type": "string"}, "bytes to begin or end with (RFC 9110, 14)", place="header")
 
 
 @routes.post("/api/v1/sessions")
@@ -119,9 +117,11 @@ async def preview_config(request: web.Request) -> web.Response:
 @routes.get("/api/v1/sessions")
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
 async def list_sessions(request: web.Request) -> web.Response:
-    """The sessions, newest first."""
+    """The sessions, newest first; of private ones those that the caller may see."""
     before = read_cursor(request, POSITION)
-    items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
+    reader = await reader_of(request)
+    seen = visible_to(reader.account, operator=reader.operator)
+    items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request), seen)
     return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
 
 
@@ -134,7 +134,9 @@ async def list_open_sessions(request: web.Request) -> web.Response:
     """
     memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
     gpu_bytes = integer_parameter(request, "gpuMemoryBytes", default=0, low=0, high=LARGEST_INTEGER)
-    found = await request.app[COORDINATOR].sessions.open_to(memory_bytes, gpu_bytes, page_limit(request))
+    reader = await reader_of(request)
+    seen = visible_to(reader.account, operator=reader.operator)
+    found = await request.app[COORDINATOR].sessions.open_to(memory_bytes, gpu_bytes, page_limit(request), seen)
     return json_answer(Page[OfferView](items=found))
 
 
@@ -205,8 +207,7 @@ async def get_config(request: web.Request) -> web.Response:
     """The TOML that the session's runs train from."""
     row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
     tag = hashlib.sha256(row.config.encode()).hexdigest()
-    known = request.if_none_match or ()
-    response = web.Response(status=304) if any(etag.value in (tag, "*") for etag in known) else web.Response(
+    response = web.Response(status=304) if is_known(request, tag) else web.Response(
         text=row.config, content_type="application/toml"
     )  # fmt: skip
     response.etag = tag
@@ -249,48 +250,3 @@ async def get_metrics(request: web.Request) -> web.Response:
         await find_session(rows, session)
         found = await curve(rows, session, first=first, last=last, most=most)
     return json_answer(Page[MetricView](items=[metric_view(row) for row in found]))
-
-
-@routes.get("/api/v1/sessions/{id}/assets")
-@operation("assets", answers={200: Answer("all of them", Page[Asset])})
-async def list_assets(request: web.Request) -> web.Response:
-    """The files that every node of the session needs."""
-    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
-    return json_answer(Page[Asset](items=[Asset.model_validate(asset) for asset in row.assets]))
-
-
-@routes.get("/api/v1/sessions/{id}/assets/{sha256}")
-@operation(
-    "assets", parameters=(_RANGE,), errors=(416,),
-    answers={
-        200: Answer("the file", media="application/octet-stream"),
-        206: Answer("the range of it that was asked for", media="application/octet-stream"),
-    },
-)  # fmt: skip
-async def get_asset(request: web.Request) -> web.StreamResponse:
-    """One of those files, by content; ranges are served."""
-    row = await request.app[COORDINATOR].sessions.row(request.match_info["id"])
-    assets = (Asset.model_validate(asset) for asset in row.assets)
-    asset = next((a for a in assets if a.sha256 == request.match_info["sha256"]), None)
-    # an asset's name holds no separator, so the path stays in the folder
-    path = Path(row.asset_folder) / asset.name if asset else None
-    if asset is None or path is None or not path.is_file():
-        raise NotFoundError("the session has no such file", field="sha256", hint="…/assets lists the files")
-    _check_range(request, path.stat().st_size)
-    return web.FileResponse(
-        path,
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Content-Disposition": f'attachment; filename="{asset.name}"',
-        },
-    )
-
-
-def _check_range(request: web.Request, size_bytes: int) -> None:
-    """Raises 416 where `FileResponse` would answer so without saying more."""
-    try:
-        start = request.http_range.start
-    except ValueError:
-        raise web.HTTPRequestRangeNotSatisfiable() from None
-    if start is not None and start >= size_bytes:
-        raise web.HTTPRequestRangeNotSatisfiable()

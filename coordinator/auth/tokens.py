@@ -22,14 +22,20 @@ def token_sha256(token: str) -> str:
     return hashlib.sha256(token.encode(errors="backslashreplace")).hexdigest()
 
 
+def given_token(authorization: str | None) -> str:
+    """The token of an `Authorization: Bearer` header; empty if there is none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == _SCHEME else ""
+
+
 def bearer_token(authorization: str | None) -> str:
     """The token of an `Authorization: Bearer` header. Raises NotAuthorizedError if there is none."""
-    scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != _SCHEME or not token.strip():
+    token = given_token(authorization)
+    if not token:
         raise NotAuthorizedError(
             "a token is needed", field="Authorization", hint="send the header `Authorization: Bearer <token>`"
         )
-    return token.strip()
+    return token
 
 
 def token_matches(token: str, stored_sha256: str) -> bool:

@@ -28,7 +28,7 @@ async def coordinator() -> AsyncIterator[SmallCoordinator]:
 @pytest.fixture
 async def store(coordinator: SmallCoordinator, tmp_path: Path) -> AsyncIterator[AssetStore]:
     async with CoordinatorClient(coordinator.url) as client:
-        yield AssetStore(tmp_path, client, SESSION, backoff=QUICK)
+        yield AssetStore(tmp_path, client, SESSION, "token", backoff=QUICK)
 
 
 async def test_fetched_once_and_used_again(coordinator: SmallCoordinator, store: AssetStore) -> None:

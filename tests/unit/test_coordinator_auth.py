@@ -139,6 +139,7 @@ def test_roles(caller: Caller, owner: str, participant: str) -> None:
         ("read", {"visitor"}), ("open", {"account"}), ("register", {"account"}), ("leave", {"participant"}),
         ("steer", {"owner", "operator"}), ("delete", {"owner", "operator"}), ("remove", {"owner", "operator"}),
         ("pin", {"owner", "operator"}),
+        ("invite", {"owner", "operator"}),
     ],
 )  # fmt: skip
 def test_the_table_says_what_was_decided(act: Act, roles: set[Role]) -> None:
@@ -284,6 +285,8 @@ def test_a_config_file(tmp_path: Path) -> None:
         (b'[sign_in]\noperators = ["eip155:1:0x12"]\n', "sign_in.operators.0", "40 hexadecimal digits"),
         (b"[limits]\nwrites_per_minute = 0\nchallenges_per_minute = 0\n", "challenges_per_minute", "and 1 more"),
         (b'[sign_in.rpc_urls]\n"eip155:1" = "ftp://key-of-mine"\n', "sign_in.rpc_urls.eip155:1", ""),
+        (b"[limits]\nasset_bytes_per_s = 100\n", "limits.asset_bytes_per_s", ""),
+        (b'[join]\npackage = "--index-url=http://evil.example"\n', "join.package", ""),
         (b"[limits\n", "", "not valid TOML"),
         (b"\xff", "", "not UTF-8"),
         (b"a = " + b"[" * 5000, "", "nested too deeply"),

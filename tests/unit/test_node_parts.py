@@ -37,9 +37,10 @@ from cotrain.errors import (
 from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
-from node.client import error_from_problem, parse_session_url, version_mismatch
+from node.client import error_from_problem, invitation_token, parse_session_url, version_mismatch
 from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
+from node.join import JoinOptions
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
 from node.supervisor import final_error, judge_exit, recent_exits
 from node.wishes import LOCAL_WISH_FILE, Wishes, stronger
@@ -77,6 +78,27 @@ def test_wrong_session_url_shows_the_right_form(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_session_url(url)
     assert "/s/my-session" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("given_token", "url", "token"),
+    [
+        ("", "https://host.example/s/abc", None),
+        ("", "https://host.example/s/abc#top", None),
+        ("", " https://host.example/s/abc#invitation=a-B_9 ", "a-B_9"),
+        ("mine", "https://host.example/s/abc#invitation=other", "mine"),
+    ],
+)
+def test_an_invitation_is_given_or_stands_in_the_address(given_token: str, url: str, token: str | None) -> None:
+    assert invitation_token(given_token, url) == token
+    assert parse_session_url(url)[1] == "abc"
+    assert "a-B_9" not in repr(JoinOptions(url=url, invitation=given_token))
+
+
+@pytest.mark.parametrize(("given_token", "fragment"), [("a b", ""), ("", "#invitation=%00"), ("x" * 101, "")])
+def test_what_is_no_invitation_is_refused_before_anything_is_sent(given_token: str, fragment: str) -> None:
+    with pytest.raises(InvalidRequestError, match="--invitation"):
+        invitation_token(given_token, f"https://host.example/s/abc{fragment}")
 
 
 @given(st.text(max_size=60))

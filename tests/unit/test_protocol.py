@@ -82,6 +82,7 @@ def test_json_is_in_camel_case() -> None:
             "publicKey": None, "peerSignature": "cd" * 64,
         },
         "hardware": {"device": "cpu", "memoryBytes": 0, "gpuMemoryBytes": 0, "cpuCount": 0, "platform": ""},
+        "invitation": None,
     }  # fmt: skip
 
 
