@@ -52,7 +52,9 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend((_store, _progress, _metrics, _certificates, _checkpointer, _status_files, _finishing))
+    app.cleanup_ctx.extend(
+        (_store, _ingest, _progress, _metrics, _certificates, _checkpointer, _status_files, _finishing)
+    )
     return app
 
 
@@ -91,6 +93,11 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     yield
     await coordinator.contract_wallets.close()
     await coordinator.store.close()
+
+
+async def _ingest(app: web.Application) -> AsyncIterator[None]:
+    async with _background("ingest", app[COORDINATOR].ingest.run):
+        yield
 
 
 async def _progress(app: web.Application) -> AsyncIterator[None]:

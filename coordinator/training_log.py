@@ -46,8 +46,8 @@ async def add_suspicion(
 
 
 async def _add(transaction: Transaction, run: RunRow, record: dict[str, Any]) -> None:
-    row = LogRow(session_id=run.session_id, source=run.source, run=run.run, **record)
-    transaction.rows.add(row)
-    run.last_record, run.updated_at = row.number, now()
-    data = log_view(row).model_dump(by_alias=True)
+    values = {"session_id": run.session_id, "source": run.source, "run": run.run, **record}
+    transaction.append(LogRow, values)
+    run.last_record, run.updated_at = record["number"], now()
+    data = log_view(LogRow(**values)).model_dump(by_alias=True)
     await transaction.emit(run.session_id, "training.log", {"sessionId": run.session_id, **data})
