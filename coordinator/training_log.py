@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from coordinator.models import LogRow, RunRow
 from coordinator.store import Transaction
-from coordinator.views import log_view
+from coordinator.views import LogView
 from cotrain.status import Record, now
 
 COORDINATOR = "coordinator"
@@ -49,5 +49,5 @@ async def _add(transaction: Transaction, run: RunRow, record: dict[str, Any]) ->
     values = {"session_id": run.session_id, "source": run.source, "run": run.run, **record}
     transaction.append(LogRow, values)
     run.last_record, run.updated_at = record["number"], now()
-    data = log_view(LogRow(**values)).model_dump(by_alias=True)
+    data = LogView(**{name: values[name] for name in LogView.model_fields}).model_dump(by_alias=True)
     await transaction.emit(run.session_id, "training.log", {"sessionId": run.session_id, **data})
