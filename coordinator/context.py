@@ -23,6 +23,7 @@ from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
 from coordinator.sessions import Sessions
 from coordinator.settings import Settings
+from coordinator.shared_answers import SharedAnswers
 from coordinator.store import Store
 from coordinator.suspicions import Suspicions
 from coordinator.uplinks import Uplinks
@@ -48,6 +49,7 @@ class Coordinator:
     certificates: Certificates
     limits: Limits
     idempotency: Idempotency
+    shared_answers: SharedAnswers
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -86,5 +88,5 @@ def build_coordinator(settings: Settings) -> Coordinator:
         sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
-        certificates=certificates, idempotency=Idempotency(store),
+        certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
     )  # fmt: skip

@@ -33,6 +33,7 @@ from coordinator.api.requests import (
     read_body,
     read_cursor,
 )
+from coordinator.api.shared import shared
 from coordinator.auth.permissions import Act, require
 from coordinator.context import COORDINATOR
 from coordinator.lifecycle import USER_ACTIONS, UserAction
@@ -105,18 +106,20 @@ async def preview_config(request: web.Request) -> web.Response:
 
 @routes.get("/api/v1/sessions")
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
-async def list_sessions(request: web.Request) -> web.Response:
+@shared
+async def list_sessions(request: web.Request) -> Page[SessionView]:
     """The sessions, newest first."""
     before = read_cursor(request, _POSITION)
     items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request))
-    return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
+    return Page[SessionView](items=items, next_cursor=encode_cursor(following))
 
 
 @routes.get("/api/v1/sessions/{id}")
 @operation("sessions", answers={200: Answer("found", SessionView)})
-async def get_session(request: web.Request) -> web.Response:
+@shared
+async def get_session(request: web.Request) -> SessionView:
     """One session."""
-    return json_answer(await request.app[COORDINATOR].sessions.get(request.match_info["id"]))
+    return await request.app[COORDINATOR].sessions.get(request.match_info["id"])
 
 
 @routes.delete("/api/v1/sessions/{id}")
@@ -187,9 +190,10 @@ async def get_config(request: web.Request) -> web.Response:
 
 @routes.get("/api/v1/sessions/{id}/progress")
 @operation("sessions", answers={200: Answer("the newest", ProgressView)})
-async def get_progress(request: web.Request) -> web.Response:
+@shared
+async def get_progress(request: web.Request) -> ProgressView:
     """How far the session is."""
-    return json_answer(await request.app[COORDINATOR].sessions.progress(request.match_info["id"]))
+    return await request.app[COORDINATOR].sessions.progress(request.match_info["id"])
 
 
 @routes.get("/api/v1/sessions/{id}/logs")
