@@ -75,7 +75,7 @@ class Transaction:
         with self.rows.no_autoflush:  # what is deleted in the same transaction is still there to be referred to
             for kind, rows in self._appended.items():
                 # by the table: as mapped objects they would take four times as long
-                await self.rows.execute(insert(kind.__table__), rows)
+                await self.rows.execute(insert(kind.metadata.tables[kind.__tablename__]), rows)
             for session, events in self.events.items():
                 await self._prune(session, events[0].seq - 1, events[-1].seq)
 
