@@ -108,7 +108,7 @@ async def _steady(size: Size, served: Served, seats: Sequence[Sequence[Seat]]) -
         late_s = await send_each_second(uplinks, size.steady_s, RECORD_EVERY)
         share = (served.cpu_s() - cpu_before) / (time.monotonic() - began)
         await settle(uplinks, listeners, faults)
-        peak = served.peak_bytes()
+        peak, cpu_s = served.peak_bytes(), served.cpu_s() - cpu_before
     statuses, records = sum(one.sent for one in uplinks), sum(one.records for one in uplinks)
     states_missing = len(uplinks) + len(sessions) - heard.states["participant.state"] - heard.states["session.state"]
     setting = (
@@ -121,6 +121,7 @@ async def _steady(size: Size, served: Served, seats: Sequence[Sequence[Seat]]) -
             faults.total(), 0.0,
             details={"statuses": statuses, "records": records, "records heard": len(heard.record_delays_s),
                      **vars(faults), "the coordinator's share of its core": round(share, 2),
+                     "its computing until all was heard, s": round(cpu_s, 2),
                      "latest sending, s": round(late_s, 3)},
         ),
         Figure("changes of state that a listener did not hear", abs(states_missing), 0.0, details=dict(heard.states)),
