@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm format clean
+.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm bench-coordinator format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -44,6 +44,9 @@ bench: install-dev  ## measurements, as ratios against something run beside them
 
 bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs root (an hour)
 	$(CPU) .venv/bin/python -m benchmarks.swarm all
+
+bench-coordinator: install-dev  ## the coordinator under load, beside a bare aiohttp server (ten minutes; two cores)
+	$(CPU) .venv/bin/python -m benchmarks.coordinator all
 
 format: install-dev  ## put the code into its form
 	.venv/bin/ruff check --fix .

@@ -72,7 +72,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
     app.cleanup_ctx.extend(
-        (_store, _progress, _metrics, _certificates, _leftovers, _checkpointer, _status_files, _finishing)
+        (_store, _ingest, _progress, _metrics, _certificates, _leftovers, _checkpointer, _status_files, _finishing)
     )
     return app
 
@@ -121,6 +121,11 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     yield
     await coordinator.contract_wallets.close()
     await coordinator.store.close()
+
+
+async def _ingest(app: web.Application) -> AsyncIterator[None]:
+    async with _background("ingest", app[COORDINATOR].ingest.run):
+        yield
 
 
 async def _progress(app: web.Application) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ from coordinator.registry import Registry
 from coordinator.retention import Retention
 from coordinator.sessions import Sessions
 from coordinator.settings import Settings
+from coordinator.shared_answers import SharedAnswers
 from coordinator.store import Store
 from coordinator.suspicions import Suspicions
 from coordinator.uplinks import Uplinks
@@ -60,6 +61,7 @@ class Coordinator:
     catalog: CatalogEntries
     asset_rates: AssetRates
     invitations: Invitations
+    shared_answers: SharedAnswers
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -103,7 +105,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
         participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
-        certificates=certificates, idempotency=Idempotency(store),
+        certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
         catalog=CatalogEntries(store, limiter, settings.shared),
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
         invitations=Invitations(store, public_url=settings.public_url),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from cotrain.protocol import Event
 
@@ -14,20 +15,50 @@ CLOSE_GOING_AWAY = 1001
 CLOSE_TRY_AGAIN = 1013
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message to listeners, encoded once for all of them.
+
+    Attributes:
+        seq: what a listener may resume from once it has this one.
+        text: the JSON object.
+    """
+
+    seq: int
+    kind: str
+    text: str
+
+    @classmethod
+    def of(cls, event: Event) -> Frame:
+        """The event as listeners get it."""
+        return cls(event.seq, event.type, event.model_dump_json(by_alias=True))
+
+
 class Listener:
-    """One reader's queue. `ended` is set once nothing more will come; `close_code` then says why."""
+    """One reader's queue. `ended` is set once nothing more will come; `close_code` then says why.
+
+    Args:
+        limit: frames that may be waiting when others come. One commit may bring more than that at once: how many events
+            are stored together says nothing about how quickly somebody reads.
+    """
 
     def __init__(self, limit: int):
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(limit)
+        self._limit = limit
+        self._waiting: deque[Frame] = deque()
+        self._more = asyncio.Event()
         self.ended = asyncio.Event()
         self.close_code = CLOSE_NORMAL
 
-    def offer(self, event: Event) -> None:
-        """Queue an event; a full queue ends the listener."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def offer(self, frames: Sequence[Frame]) -> None:
+        """Queue frames; one that has too many waiting is ended instead."""
+        if len(self._waiting) >= self._limit:
             self.end(CLOSE_TRY_AGAIN)
+            return
+        self._waiting.extend(frames)
+        self._more.set()
 
     def end(self, close_code: int) -> None:
         """Nothing more will come; the first reason stays."""
@@ -35,12 +66,16 @@ class Listener:
             self.close_code = close_code
             self.ended.set()
 
-    async def next(self, timeout: float) -> Event | None:
-        """The next event, or None if there was none for `timeout` seconds."""
-        try:
-            return await asyncio.wait_for(self._queue.get(), timeout)
-        except TimeoutError:
-            return None
+    async def next(self, timeout: float) -> Frame | None:
+        """The next frame, or None if there was none for `timeout` seconds."""
+        if not self._waiting:
+            self._more.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._more.wait()
+            except TimeoutError:
+                return None
+        return self._waiting.popleft()
 
 
 class Hub:
@@ -66,10 +101,14 @@ class Hub:
         """From now on every published event is offered to the listener."""
         self._listeners[session].add(listener)
 
-    def publish(self, session: str, event: Event) -> None:
-        """Offer the event to every attached listener; those that fell behind are let go."""
-        for listener in list(self._listeners.get(session, ())):
-            listener.offer(event)
+    def publish(self, session: str, events: Sequence[Event]) -> None:
+        """Offer what one commit has stored to every attached listener; those that fell behind are let go."""
+        listeners = self._listeners.get(session)
+        if not listeners:
+            return
+        frames = [Frame.of(event) for event in events]
+        for listener in list(listeners):
+            listener.offer(frames)
             if listener.ended.is_set():
                 _remove(self._listeners, session, listener)
 

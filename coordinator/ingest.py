@@ -1,23 +1,84 @@
-"""Applies snapshots, once each: a participant's by (run, seq), the checkpointer's by (run, sequence)."""
+"""Applies snapshots, once each: a participant's by (run, seq), the checkpointer's by (run, sequence).
+
+Participants' messages are committed in groups: what has arrived from all uplinks while the commit before was under way
+goes into one transaction, so that a thousand uplinks cost little more than a few.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from coordinator.models import MetricRow, ParticipantRow, SessionRow
+from sqlalchemy import select, tuple_
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import defer
+
+from coordinator.models import MetricRow, ParticipantRow, RunRow, SessionRow
 from coordinator.participants import announce
 from coordinator.progress import ProgressPump
 from coordinator.projection import mean, total_speed
-from coordinator.sessions import change_state, find_session
+from coordinator.sessions import change_state
 from coordinator.store import Store, Transaction
 from coordinator.suspicions import Suspicions
 from coordinator.training_log import add_records, run_row
 from coordinator.uplinks import Uplink, Uplinks
-from cotrain.errors import ProtocolError
+from cotrain.errors import NotFoundError, ProtocolError
 from cotrain.protocol import Goodbye, StatusMessage
 from cotrain.status import Record, Status, now
 
 CHECKPOINTER = "checkpointer"
+
+RunKey = tuple[str, str, str]
+"""Session, participant, run."""
+
+_logger = logging.getLogger(__name__)
+
+_GROUP_LIMIT = 256
+"""Uplinks whose messages are committed together at most: others wait for it, and so does the event loop."""
+_GROUP_INTERVAL_S = 0.025
+"""Least time between the beginnings of two groups; a message that comes after a pause does not wait."""
+_LARGEST_INTEGER = 2**63 - 1
+"""That the database can hold."""
+
+
+@dataclass(eq=False)
+class _Batch:
+    """What has arrived from one uplink, to be applied in order."""
+
+    session: str
+    uplink: Uplink
+    messages: Sequence[StatusMessage | Goodbye]
+    done: asyncio.Future[dict[str, int]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits, if he still does."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """What one batch has changed.
+
+    Attributes:
+        acknowledged: the highest applied `seq` of each run in it.
+        newest: the newest snapshot, None if all were known.
+    """
+
+    acknowledged: dict[str, int]
+    newest: Status | None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows that a group needs; a session or a participant that is missing has been deleted."""
+
+    sessions: dict[str, SessionRow]
+    participants: dict[str, ParticipantRow]
+    runs: dict[RunKey, RunRow]
 
 
 class Ingest:
@@ -28,46 +89,106 @@ class Ingest:
         self._uplinks = uplinks
         self._pump = pump
         self._suspicions = suspicions
+        self._waiting: list[_Batch] = []
+        self._arrived = asyncio.Event()
 
+    # ------------------------------------------------------------------------------------ participants
     async def participant_messages(
         self, session: str, uplink: Uplink, messages: Sequence[StatusMessage | Goodbye]
     ) -> dict[str, int]:
-        """Apply the messages in one transaction; returns the highest applied `seq` of each run in them.
+        """Apply the messages; returns, after the commit, the highest applied `seq` of each run in them.
 
-        Raises NotFoundError if the session is gone.
+        An uplink has one call under way at most: that bounds what waits here. Raises NotFoundError if the session is
+        gone.
         """
+        batch = _Batch(session, uplink, messages)
+        self._waiting.append(batch)
+        self._arrived.set()
+        return await batch.done
+
+    async def run(self) -> None:
+        """Commit what arrives, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            group, self._waiting = self._waiting[:_GROUP_LIMIT], self._waiting[_GROUP_LIMIT:]
+            if not self._waiting:
+                self._arrived.clear()
+            started = time.monotonic()
+            await self._commit(group)
+            if len(self._waiting) < _GROUP_LIMIT:
+                await asyncio.sleep(max(0.0, started + _GROUP_INTERVAL_S - time.monotonic()))
+
+    async def _commit(self, group: Sequence[_Batch]) -> None:
+        """Apply a group in one transaction and tell those who wait. A batch that cannot be stored fails alone."""
+        try:
+            async with self._store.write() as transaction:
+                applied = await self._apply(transaction, group)
+        except OperationalError as error:  # a full disk, a lost connection: nobody's fault
+            _logger.warning("the messages of %d uplinks could not be stored", len(group))
+            for batch in group:
+                batch.fail(error)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].fail(error)
+                return
+            for batch in group:
+                await self._commit([batch])
+        else:
+            for batch, outcome in applied:
+                self._tell(batch, outcome)
+
+    def _tell(self, batch: _Batch, outcome: _Applied | NotFoundError) -> None:
+        if isinstance(outcome, NotFoundError):
+            batch.fail(outcome)
+            return
+        if outcome.newest is not None:
+            batch.uplink.status = outcome.newest
+            self._pump.mark(batch.session)
+        if not batch.done.done():
+            batch.done.set_result(outcome.acknowledged)
+
+    async def _apply(
+        self, transaction: Transaction, group: Sequence[_Batch]
+    ) -> list[tuple[_Batch, _Applied | NotFoundError]]:
+        rows = await _load(transaction, group)
+        return [
+            (
+                batch,
+                await self._apply_batch(transaction, rows, batch)
+                if batch.session in rows.sessions else NotFoundError("the session is gone"),
+            )
+            for batch in group
+        ]  # fmt: skip
+
+    async def _apply_batch(self, transaction: Transaction, rows: _Rows, batch: _Batch) -> _Applied:
         newest: Status | None = None
-        applied: dict[str, int] = {}
+        acknowledged: dict[str, int] = {}
         fresh: list[Record] = []
-        async with self._store.write() as transaction:
-            row = await find_session(transaction.rows, session)
-            for message in messages:
-                run = await run_row(transaction, session, uplink.participant, message.run)
-                if message.seq > run.applied_seq:
-                    run.applied_seq, run.updated_at = message.seq, now()
-                    if isinstance(message, StatusMessage):
-                        newest = message.status
-                        fresh += await add_records(transaction, run, message.status.records)
-                applied[message.run] = run.applied_seq
-            if newest is not None:
-                await self._apply_newest(transaction, row, uplink, newest, fresh)
+        for message in batch.messages:
+            run = rows.runs[_run_key(batch, message)]
+            if message.seq > run.applied_seq:
+                run.applied_seq, run.updated_at = message.seq, now()
+                if isinstance(message, StatusMessage):
+                    newest = message.status
+                    fresh += await add_records(transaction, run, message.status.records)
+            acknowledged[message.run] = run.applied_seq
         if newest is not None:
-            uplink.status = newest
-            self._pump.mark(session)
-        return applied
+            await self._apply_newest(transaction, rows, batch, newest, fresh)
+        return _Applied(acknowledged, newest)
 
     async def _apply_newest(
-        self, transaction: Transaction, row: SessionRow, uplink: Uplink, status: Status, fresh: Sequence[Record]
+        self, transaction: Transaction, rows: _Rows, batch: _Batch, status: Status, fresh: Sequence[Record]
     ) -> None:
-        participant = await transaction.rows.get(ParticipantRow, uplink.participant)
+        session, participant = rows.sessions[batch.session], rows.participants.get(batch.uplink.participant)
         if participant is not None:
             participant.status = status.model_dump(by_alias=True, exclude={"records"})
             participant.last_seen_at = now()
             await announce(transaction, participant, status, connected=True)
-            await self._suspicions.note_rounds(transaction, row, participant, fresh)
-        if row.state == "waiting" and status.status == "training":
-            await change_state(transaction, row, "progress")
+            await self._suspicions.note_rounds(transaction, session, participant, fresh)
+        if session.state == "waiting" and status.status == "training":
+            await change_state(transaction, session, "progress")
 
+    # ------------------------------------------------------------------------------------ the checkpointer
     async def checkpointer_status(self, status: Status) -> None:
         """Apply a snapshot of the checkpointer, unless it is one that was applied already."""
         async with self._store.write() as transaction:
@@ -101,6 +222,48 @@ class Ingest:
             transaction.rows.add(point)
         if record.kind == "evaluation":
             point.validation_loss = _number(record, "validationLoss", status.validation_loss)
+
+
+async def _load(transaction: Transaction, group: Sequence[_Batch]) -> _Rows:
+    """By a few statements, however large the group is; runs that are new are made."""
+    rows = transaction.rows
+    sessions = await rows.scalars(
+        select(SessionRow).where(SessionRow.id.in_({batch.session for batch in group}))
+        .options(defer(SessionRow.config), defer(SessionRow.assets), defer(SessionRow.progress))
+    )  # fmt: skip
+    known = {row.id: row for row in sessions}
+    await transaction.expect_events(known)
+    participants = await rows.scalars(
+        select(ParticipantRow).where(ParticipantRow.id.in_({batch.uplink.participant for batch in group}))
+        .options(defer(ParticipantRow.hardware), defer(ParticipantRow.status))
+    )  # fmt: skip
+    present = {row.id: row for row in participants}
+    wanted = {_run_key(batch, message) for batch in group if batch.session in known for message in batch.messages}
+    stored = await rows.scalars(
+        select(RunRow).where(tuple_(RunRow.session_id, RunRow.source, RunRow.run).in_(sorted(wanted)))
+    )
+    runs = {(row.session_id, row.source, row.run): row for row in stored}
+    for session, source, run in sorted(wanted - runs.keys()):
+        row = RunRow(session_id=session, source=source, run=run, applied_seq=0, last_record=0, updated_at=now())
+        rows.add(row)
+        runs[session, source, run] = row
+    return _Rows(known, present, runs)
+
+
+def _run_key(batch: _Batch, message: StatusMessage | Goodbye) -> RunKey:
+    return batch.session, batch.uplink.participant, message.run
+
+
+def check_storable(message: StatusMessage | Goodbye) -> None:
+    """Raises ProtocolError for what no database can hold: it would fail in the transaction of all others."""
+    if message.seq > _LARGEST_INTEGER:
+        raise ProtocolError("the number is too large", field="seq", hint=f"at most {_LARGEST_INTEGER}")
+    if not message.run.isprintable():
+        raise ProtocolError("a run's name is printable text", field="run")
+    if isinstance(message, StatusMessage) and any(r.number > _LARGEST_INTEGER for r in message.status.records):
+        raise ProtocolError(
+            "the number of a record is too large", field="status.records", hint=f"at most {_LARGEST_INTEGER}"
+        )
 
 
 def check_status(status: Status, *, session: str, peer: str, run: str) -> None:

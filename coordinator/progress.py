@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
+
+from sqlalchemy import select
+from sqlalchemy.orm import defer
 
 from coordinator.models import SessionRow
 from coordinator.projection import Projection, progress_event, project
@@ -31,46 +33,31 @@ class ProgressPump:
         self._uplinks = uplinks
         self._interval_s = interval_s
         self._marked = asyncio.Event()
-        self._due: dict[str, None] = {}
-        self._emitted_at: dict[str, float] = {}
+        self._due: set[str] = set()
 
     def mark(self, session: str) -> None:
         """Emit the session's progress as soon as the rate allows."""
-        self._due[session] = None
+        self._due.add(session)
         self._marked.set()
 
     async def run(self) -> None:
-        """Emit until cancelled."""
+        """Emit until cancelled: all that is due in one transaction, then nothing for the interval."""
         while True:
             await self._marked.wait()
             self._marked.clear()
-            clock = time.monotonic()
-            for session in [s for s in self._due if self._wait_s(s, clock) <= 0]:
-                del self._due[session]
-                self._emitted_at[session] = clock
-                await self._emit(session)
-            self._forget(clock)
-            if self._due:
-                await self._next_due()
+            due, self._due = self._due, set()
+            await self._emit(due)
+            await asyncio.sleep(self._interval_s)
 
-    async def _next_due(self) -> None:
-        clock = time.monotonic()
-        await asyncio.sleep(max(0.0, min(self._wait_s(session, clock) for session in self._due)))
-        self._marked.set()
-
-    def _wait_s(self, session: str, clock: float) -> float:
-        return self._emitted_at.get(session, float("-inf")) + self._interval_s - clock
-
-    def _forget(self, clock: float) -> None:
-        """Sessions that have been quiet may emit at once anyway."""
-        self._emitted_at = {s: at for s, at in self._emitted_at.items() if clock - at < self._interval_s}
-
-    async def _emit(self, session: str) -> None:
+    async def _emit(self, sessions: set[str]) -> None:
         async with self._store.write() as transaction:
-            row = await transaction.rows.get(SessionRow, session)
-            if row is None:  # deleted meanwhile
-                return
-            projection = current_projection(row, self._uplinks)
-            row.progress = projection.model_dump(by_alias=True)
-            event = progress_event(session, projection)
-            await transaction.emit(session, "training.progress", event.model_dump(by_alias=True))
+            await transaction.expect_events(sessions)
+            found = await transaction.rows.scalars(
+                select(SessionRow).where(SessionRow.id.in_(sessions))  # not those that were deleted meanwhile
+                .options(defer(SessionRow.config), defer(SessionRow.assets))
+            )  # fmt: skip
+            for row in found.all():
+                projection = current_projection(row, self._uplinks)
+                row.progress = projection.model_dump(by_alias=True)
+                event = progress_event(row.id, projection)
+                await transaction.emit(row.id, "training.progress", event.model_dump(by_alias=True))

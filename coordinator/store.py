@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,12 +21,13 @@ from coordinator.database import (
     connection_failures,
     open_database,
 )
-from coordinator.models import EventRow
+from coordinator.models import Base, EventRow, SessionRow
 from coordinator.schema import Migrated, upgrade_schema
 from cotrain.protocol import Event, EventType
 from cotrain.status import now
 
-Publish = Callable[[str, Event], None]
+Publish = Callable[[str, Sequence[Event]], None]
+"""Is given a session and those of its events that one commit has stored, in order."""
 
 _FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, *connection_failures())
 _PROGRESS_KEPT = 2048
@@ -37,23 +39,56 @@ class Transaction:
 
     def __init__(self, rows: AsyncSession):
         self.rows = rows
-        self.events: list[tuple[str, Event]] = []
+        self.events: defaultdict[str, list[Event]] = defaultdict(list)
+        self._appended: defaultdict[type[Base], list[dict[str, Any]]] = defaultdict(list)
+        self._stored_seq: dict[str, int] = {}
+        """The newest event of each session before this transaction."""
 
     async def emit(self, session: str, kind: EventType, data: dict[str, Any]) -> Event:
         """Append to the session's event log; listeners hear of it after the commit."""
-        entry = Event(seq=await last_seq(self.rows, session) + 1, time=now(), type=kind, data=data)
-        self.rows.add(EventRow(session_id=session, seq=entry.seq, time=entry.time, type=entry.type, data=entry.data))
-        if entry.seq % _PRUNE_EVERY == 0:
-            await self._prune(session, entry.seq)
-        self.events.append((session, entry))
+        if session not in self._stored_seq:
+            await self.expect_events([session])
+        listed = self.events[session]
+        entry = Event(seq=self._stored_seq.get(session, 0) + len(listed) + 1, time=now(), type=kind, data=data)
+        listed.append(entry)
+        values = {"session_id": session, "seq": entry.seq, "time": entry.time, "type": entry.type, "data": entry.data}
+        self.append(EventRow, values)
         return entry
 
-    async def _prune(self, session: str, newest: int) -> None:
+    async def expect_events(self, sessions: Collection[str]) -> None:
+        """Look up once where the logs of these sessions end, so that `emit` need not for each."""
+        newest = select(func.max(EventRow.seq)).where(EventRow.session_id == SessionRow.id).scalar_subquery()
+        query = select(SessionRow.id, newest).where(SessionRow.id.in_(set(sessions) - self._stored_seq.keys()))
+        with self.rows.no_autoflush:  # events are not among what could be flushed
+            found = await self.rows.execute(query)
+        self._stored_seq |= {session: seq or 0 for session, seq in found}
+
+    def append(self, kind: type[Base], values: dict[str, Any]) -> None:
+        """Add a row that nothing in this transaction reads: it is written with all others of its kind at the end.
+
+        What it refers to must be stored or flushed.
+        """
+        self._appended[kind].append(values)
+
+    async def finish(self) -> None:
+        """Write what was appended; the commit follows."""
+        with self.rows.no_autoflush:  # what is deleted in the same transaction is still there to be referred to
+            for kind, rows in self._appended.items():
+                # by the table: as mapped objects they would take four times as long
+                await self.rows.execute(insert(kind.metadata.tables[kind.__tablename__]), rows)
+            for session, events in self.events.items():
+                await self._prune(session, events[0].seq - 1, events[-1].seq)
+
+    async def _prune(self, session: str, before: int, newest: int) -> None:
         """Old progress says nothing that a newer one does not; states and logs are kept for good."""
+        pruned = before - before % _PRUNE_EVERY
+        if newest < pruned + _PRUNE_EVERY:
+            return
+        # what is older was looked at when event `pruned` was written, so that a long log costs no more than a short one
         await self.rows.execute(
             delete(EventRow).where(
-                EventRow.session_id == session, EventRow.seq < newest - _PROGRESS_KEPT,
-                EventRow.type == "training.progress",
+                EventRow.session_id == session, EventRow.seq >= pruned - _PROGRESS_KEPT,
+                EventRow.seq < newest - _PROGRESS_KEPT, EventRow.type == "training.progress",
             )
         )  # fmt: skip
 
@@ -65,6 +100,8 @@ class Store:
         self._publish = publish
         self._database = open_database(url)
         self._writer = asyncio.Lock()
+        self.commits = 0
+        """Of this program, since it was opened: what was read before the last one may hold no longer."""
 
     async def migrate(self) -> Migrated:
         """Bring the schema up to date. Raises DatabaseError if that cannot be; the store is closed then."""
@@ -100,9 +137,11 @@ class Store:
             async with AsyncSession(self._database.writing, expire_on_commit=False) as rows, rows.begin():
                 transaction = Transaction(rows)
                 yield transaction
+                await transaction.finish()
+            self.commits += 1
             # still under the lock: listeners hear events in the order of their numbers
-            for session, entry in transaction.events:
-                self._publish(session, entry)
+            for session, events in transaction.events.items():
+                self._publish(session, events)
 
 
 async def migrate_database(url: str) -> Migrated:

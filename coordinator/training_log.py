@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from coordinator.models import LogRow, RunRow
 from coordinator.store import Transaction
-from coordinator.views import log_view
+from coordinator.views import LogView
 from cotrain.status import Record, now
 
 COORDINATOR = "coordinator"
@@ -46,9 +46,9 @@ async def add_suspicion(
 
 
 async def _add(transaction: Transaction, run: RunRow, record: dict[str, Any]) -> None:
-    message = record["message"].replace("\0", "\ufffd")  # PostgreSQL refuses the character 0
-    row = LogRow(session_id=run.session_id, source=run.source, run=run.run, **{**record, "message": message})
-    transaction.rows.add(row)
-    run.last_record, run.updated_at = row.number, now()
-    data = log_view(row).model_dump(by_alias=True)
+    values = {"session_id": run.session_id, "source": run.source, "run": run.run, **record}
+    values["message"] = record["message"].replace("\0", "\ufffd")  # PostgreSQL refuses the character 0
+    transaction.append(LogRow, values)
+    run.last_record, run.updated_at = record["number"], now()
+    data = LogView(**{name: values[name] for name in LogView.model_fields}).model_dump(by_alias=True)
     await transaction.emit(run.session_id, "training.log", {"sessionId": run.session_id, **data})

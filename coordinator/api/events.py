@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from aiohttp import web
 from coordinator.api.operations import Answer, Parameter, operation
 from coordinator.api.requests import parse_integer
 from coordinator.context import COORDINATOR, Coordinator
-from coordinator.hub import CLOSE_TRY_AGAIN, Listener
+from coordinator.hub import CLOSE_TRY_AGAIN, Frame, Listener
 from coordinator.progress import current_projection
 from coordinator.projection import progress_event
 from coordinator.sessions import find_session
@@ -32,15 +31,6 @@ _CLOSE_TIMEOUT_S = 2.0
 _REPLAY_PAGE = 500
 _MAX_INCOMING_BYTES = 4096
 _SSE_RETRY_MS = 2000
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """One message to a listener; `seq` is what it may resume from once it has this one."""
-
-    seq: int
-    kind: str
-    text: str
 
 
 @routes.get("/api/v1/sessions/{id}/events")
@@ -68,21 +58,21 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 async def _frames(
     coordinator: Coordinator, session: str, after: int | None, listener: Listener
-) -> AsyncIterator[_Frame | None]:
+) -> AsyncIterator[Frame | None]:
     """Snapshot, stored events after `after`, live ones; None now and then while nothing happens."""
     snapshot, newest = await _snapshot(coordinator, session)
     sent = newest if after is None else min(after, newest)
     # who resumes must not skip, by the snapshot's number, what is still to be replayed
-    yield _Frame(sent, "snapshot", snapshot)
+    yield Frame(sent, "snapshot", snapshot)
     attached = False
     while True:
         stored = await _stored(coordinator, session, sent)
         for event in stored:
             sent = event.seq
-            yield _event_frame(event)
-        if attached:
+            yield Frame.of(event)
+        if attached and len(stored) < _REPLAY_PAGE:
             break
-        if not stored:  # caught up: listen first, then look once more, so that nothing falls between
+        if not stored:  # caught up: listen first, then look once more (to the end), so that nothing falls between
             coordinator.hub.attach(session, listener)
             attached = True
     while True:
@@ -91,7 +81,7 @@ async def _frames(
             yield None
         elif live.seq > sent:
             sent = live.seq
-            yield _event_frame(live)
+            yield live
 
 
 async def _snapshot(coordinator: Coordinator, session: str) -> tuple[str, int]:
@@ -113,12 +103,8 @@ async def _stored(coordinator: Coordinator, session: str, after: int) -> list[Ev
         return await events_after(rows, session, after, _REPLAY_PAGE)
 
 
-def _event_frame(event: Event) -> _Frame:
-    return _Frame(event.seq, event.type, event.model_dump_json(by_alias=True))
-
-
 async def _serve_websocket(
-    request: web.Request, frames: AsyncIterator[_Frame | None], listener: Listener
+    request: web.Request, frames: AsyncIterator[Frame | None], listener: Listener
 ) -> web.StreamResponse:
     socket = web.WebSocketResponse(
         max_msg_size=_MAX_INCOMING_BYTES, heartbeat=_HEARTBEAT_S, timeout=_CLOSE_TIMEOUT_S, compress=False
@@ -147,7 +133,7 @@ async def _serve_websocket(
 
 
 async def _serve_sse(
-    request: web.Request, frames: AsyncIterator[_Frame | None], listener: Listener
+    request: web.Request, frames: AsyncIterator[Frame | None], listener: Listener
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     await response.prepare(request)
@@ -164,7 +150,7 @@ async def _serve_sse(
     return response
 
 
-def _sse_text(frame: _Frame) -> str:
+def _sse_text(frame: Frame) -> str:
     return f"id: {frame.seq}\nevent: {frame.kind}\ndata: {frame.text}\n\n"
 
 

@@ -33,6 +33,7 @@ from coordinator.api.requests import (
     read_body,
     read_cursor,
 )
+from coordinator.api.shared import shared
 from coordinator.auth.permissions import Act, require
 from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
@@ -142,9 +143,10 @@ async def list_open_sessions(request: web.Request) -> web.Response:
 
 @routes.get(_SESSION)
 @operation("sessions", answers={200: Answer("found", SessionView)})
-async def get_session(request: web.Request) -> web.Response:
+@shared
+async def get_session(request: web.Request) -> SessionView:
     """One session."""
-    return json_answer(await request.app[COORDINATOR].sessions.get(request.match_info["id"]))
+    return await request.app[COORDINATOR].sessions.get(request.match_info["id"])
 
 
 @routes.delete(_SESSION)
@@ -216,9 +218,10 @@ async def get_config(request: web.Request) -> web.Response:
 
 @routes.get("/api/v1/sessions/{id}/progress")
 @operation("sessions", answers={200: Answer("the newest", ProgressView)})
-async def get_progress(request: web.Request) -> web.Response:
+@shared
+async def get_progress(request: web.Request) -> ProgressView:
     """How far the session is."""
-    return json_answer(await request.app[COORDINATOR].sessions.progress(request.match_info["id"]))
+    return await request.app[COORDINATOR].sessions.progress(request.match_info["id"])
 
 
 @routes.get("/api/v1/sessions/{id}/logs")

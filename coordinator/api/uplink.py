@@ -1,7 +1,7 @@
 """The uplink: a participant's WebSocket. Snapshots come up, acknowledgements and wishes go down.
 
-Three coroutines share a socket: one reads into a bounded inbox (so that a fast sender waits for the disk),
-one applies what has gathered there in one transaction, one sends the outbox.
+Three coroutines share a socket: one reads into a bounded inbox (so that a fast sender waits for the disk), one hands
+what has gathered there to be committed and waits for it, one sends the outbox.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from coordinator.api.operations import Answer, operation
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
-from coordinator.ingest import check_status
+from coordinator.ingest import check_status, check_storable
 from coordinator.models import ParticipantRow
 from coordinator.participants import check_protocol
 from coordinator.uplinks import Close, Uplink
@@ -111,6 +111,7 @@ class _Conversation:
             raise ProtocolError("the first message must be hello")
         if isinstance(message, StatusMessage):
             check_status(message.status, session=self._session, peer=self._peer, run=message.run)
+        check_storable(message)
         await self._inbox.put(message)
 
     async def _welcome(self, hello: Hello) -> None:
@@ -130,7 +131,7 @@ class _Conversation:
             self._uplink.push(Close(_POLICY_VIOLATION, "too many messages that are not of the protocol"))
 
     async def _apply(self) -> None:
-        """Group commit: whatever has gathered is applied in one transaction, and acknowledged after it."""
+        """Whatever has gathered is applied at once, and acknowledged after its commit."""
         ended = False
         while not ended:
             batch = [await self._inbox.get()]

@@ -79,6 +79,39 @@ async def test_a_long_history_is_replayed_whole(client: Client) -> None:
     assert seen == list(range(1, 1202))
 
 
+async def test_nothing_is_missed_by_who_comes_while_much_is_stored(client: Client) -> None:
+    session = await create_session(client)
+
+    async def store_much() -> None:
+        for _ in range(5):  # more in each commit than a listener may have waiting, and than a page of the replay
+            async with services(client).store.write() as transaction:
+                for number in range(700):
+                    await transaction.emit(session, "training.log", {"number": number})
+
+    async def listen() -> list[int]:
+        async with client.ws_connect(f"{SESSIONS}/{session}/events?after=0") as socket:
+            await next_event(socket)
+            return [(await next_event(socket))["seq"] for _ in range(3501)]
+
+    *listened, _ = await asyncio.gather(listen(), listen(), store_much())
+    assert listened == [list(range(1, 3502))] * 2
+
+
+async def test_changes_of_state_are_never_merged(client: Client) -> None:
+    session = await waiting_session(client)
+    async with client.ws_connect(f"{SESSIONS}/{session}/events") as socket:
+        await next_event(socket)
+        for action in ("pause", "resume") * 5:
+            services(client).pump.mark(session)
+            await post_json(client, f"{SESSIONS}/{session}/{action}")
+        states: list[str] = []
+        while len(states) < 10:
+            event = await next_event(socket)
+            if event["type"] == "session.state":
+                states.append(event["data"]["status"])
+    assert states == ["paused", "waiting"] * 5
+
+
 async def test_progress_is_in_the_agreed_form_and_bounded_in_rate(client: Client, tmp_path: Path) -> None:
     session = await waiting_session(client)
     async with client.ws_connect(f"{SESSIONS}/{session}/events") as socket:
@@ -194,7 +227,7 @@ async def test_a_slow_listener_is_dropped_and_the_others_are_not(client: Client)
             await until(lambda: len(hub._listeners[session]) == 2)
             filler = "x" * 20_000
             for number in range(2, 4002):
-                hub.publish(session, Event(seq=number, time=0, type="training.log", data={"filler": filler}))
+                hub.publish(session, [Event(seq=number, time=0, type="training.log", data={"filler": filler})])
                 received.append((await next_event(quick))["seq"])
                 if len(hub._listeners[session]) == 1:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -139,6 +140,24 @@ async def test_what_a_database_might_refuse_is_stored_or_refused_before(client: 
         assert (await receive(socket, "ack"))["seq"] == 10**12
     (record,) = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
     assert (record["number"], record["message"], record["data"]) == (10**12, "a\ufffdb", data)
+
+
+@pytest.mark.parametrize("wrong", [{"seq": 2**63}, {"run": "a\x00b"}, {"number": 2**63}], ids=["seq", "run", "record"])
+async def test_what_no_database_can_hold_is_refused(client: Client, wrong: dict[str, Any]) -> None:
+    session = await waiting_session(client)
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        message = json.loads(status_message(session, 1, records=1))
+        if "number" in wrong:
+            message["status"]["records"][0] |= wrong
+        elif "run" in wrong:
+            message["run"] = message["status"]["run"] = wrong["run"]
+        else:
+            message |= wrong
+        await socket.send_json(message)
+        assert (await receive(socket, "error"))["code"] == "protocol"
+        await socket.send_str(status_message(session, 1))  # the uplink goes on
+        assert (await receive(socket, "ack"))["seq"] == 1
 
 
 async def test_a_status_before_hello_is_refused(client: Client) -> None:

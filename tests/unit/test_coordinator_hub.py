@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_TRY_AGAIN, Hub, Listener
+from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_NORMAL, CLOSE_TRY_AGAIN, Frame, Hub, Listener
 from cotrain.protocol import Event
 
 
@@ -26,7 +26,7 @@ async def test_events_come_in_order_and_only_to_the_session() -> None:
         hub.attach("a", mine)
         hub.attach("b", other)
         for seq in range(1, 4):
-            hub.publish("a", event(seq))
+            hub.publish("a", [event(seq)])
         assert await drain(mine) == [1, 2, 3]
         assert await drain(other) == []
 
@@ -34,10 +34,10 @@ async def test_events_come_in_order_and_only_to_the_session() -> None:
 async def test_nothing_is_heard_before_attach_or_after_the_context() -> None:
     hub = Hub(8)
     with hub.listener("a") as listener:
-        hub.publish("a", event(1))
+        hub.publish("a", [event(1)])
         hub.attach("a", listener)
-        hub.publish("a", event(2))
-    hub.publish("a", event(3))
+        hub.publish("a", [event(2)])
+    hub.publish("a", [event(3)])
     assert await drain(listener) == [2]
 
 
@@ -49,12 +49,35 @@ def test_a_full_queue_ends_its_listener_and_no_other(limit: int, published: int)
         hub.attach("a", small)
         hub.attach("a", roomy)
         for seq in range(published):
-            hub.publish("a", event(seq))
+            hub.publish("a", [event(seq)])
         assert small.ended.is_set() == (published > limit)
         assert not roomy.ended.is_set()
-        assert roomy._queue.qsize() == published
+        assert len(roomy) == published
         if small.ended.is_set():
             assert small.close_code == CLOSE_TRY_AGAIN
+
+
+async def test_a_commit_larger_than_the_limit_ends_nobody_who_reads() -> None:
+    hub = Hub(4)
+    with hub.listener("a") as listener:
+        hub.attach("a", listener)
+        hub.publish("a", [event(seq) for seq in range(1, 11)])
+        assert not listener.ended.is_set()
+        assert await drain(listener) == list(range(1, 11))
+        hub.publish("a", [event(seq) for seq in range(11, 15)])
+        hub.publish("a", [event(15)])  # four are still waiting
+        assert (listener.ended.is_set(), listener.close_code) == (True, CLOSE_TRY_AGAIN)
+
+
+async def test_an_event_is_encoded_once_for_all() -> None:
+    hub = Hub(4)
+    with hub.listener("a") as one, hub.listener("a") as other:
+        hub.attach("a", one)
+        hub.attach("a", other)
+        hub.publish("a", [event(7)])
+        frames = [await listener.next(0.01) for listener in (one, other)]
+    assert frames[0] is frames[1]
+    assert frames[0] == Frame(7, "training.log", '{"seq":7,"time":0.0,"type":"training.log","data":{}}')
 
 
 async def test_the_first_reason_to_end_stays() -> None:

@@ -24,7 +24,7 @@ class Opened:
 
     def __init__(self, url: str):
         self.published: list[Event] = []
-        self.store = Store(url, lambda _session, event: self.published.append(event))
+        self.store = Store(url, lambda _session, events: self.published.extend(events))
 
 
 def session_row() -> SessionRow:
@@ -95,6 +95,37 @@ async def test_old_progress_is_pruned_and_nothing_else(opened: Opened) -> None:
         kept = await events_after(rows, "s", 0, 5000)
     assert kept[0].type == "session.state"
     assert [event.seq for event in kept[1:]] == list(range(2304 - 2048, 2305))
+
+
+@BOTH
+async def test_progress_is_pruned_whatever_the_size_of_the_commits(opened: Opened) -> None:
+    for commit in (1, 254, 2, 700, 1, 1500, 300, 255, 1, 90):
+        async with opened.store.write() as transaction:
+            for _ in range(commit):
+                await transaction.emit("s", "training.progress", {})
+    async with opened.store.read() as rows:
+        newest = await last_seq(rows, "s")
+        kept = [event.seq for event in await events_after(rows, "s", 0, 5000)]
+    assert newest == 3104
+    # no more than one commit and one pruning ago
+    assert 2048 <= len(kept) <= 2048 + 256 + 90
+    assert kept == list(range(kept[0], newest + 1))
+
+
+@BOTH
+async def test_one_commit_is_published_at_once(database_url: str) -> None:
+    published: list[tuple[str, list[int]]] = []
+    store = Store(database_url, lambda session, events: published.append((session, [e.seq for e in events])))
+    await store.migrate()
+    async with store.write() as transaction:
+        transaction.rows.add(session_row())
+        await transaction.rows.flush()
+        await transaction.expect_events(["s", "nobody's"])
+        for number in range(3):
+            await transaction.emit("s", "training.log", {"number": number})
+        assert published == []
+    assert published == [("s", [1, 2, 3])]
+    await store.close()
 
 
 @BOTH
