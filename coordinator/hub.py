@@ -38,7 +38,9 @@ class Listener:
     async def next(self, timeout: float) -> Event | None:
         """The next event, or None if there was none for `timeout` seconds."""
         try:
-            return await asyncio.wait_for(self._queue.get(), timeout)
+            # wait_for would swallow a cancellation that comes together with an event, and whoever stops would not
+            async with asyncio.timeout(timeout):
+                return await self._queue.get()
         except TimeoutError:
             return None
 
