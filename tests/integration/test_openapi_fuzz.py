@@ -22,7 +22,7 @@ EXAMPLES = int(os.environ.get("COTRAIN_FUZZ_EXAMPLES", "10"))
 MOST = 10_000
 LIMITS = LimitsSection(
     challenges_per_minute=MOST, new_accounts_per_hour=MOST, writes_per_minute=MOST, open_sessions_per_account=MOST,
-    participants_per_account=MOST,
+    participants_per_account=MOST, logins_per_minute=MOST,
 )  # fmt: skip
 LIVE = "(stream|events)$"
 """Sockets and endless streams."""
