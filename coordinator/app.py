@@ -12,7 +12,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from coordinator.api import auth, catalog, events, pages, participants, sessions, uplink
+from coordinator.api import auth, catalog, events, monitoring, pages, participants, sessions, uplink
+from coordinator.api.monitoring import observe
 from coordinator.api.openapi import DOCUMENT, ApiDocument
 from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
@@ -42,9 +43,9 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
-    app = web.Application(middlewares=[problems, _own_pages_only], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[observe, problems, _own_pages_only], client_max_size=MAX_BODY_BYTES)
     app[COORDINATOR] = build_coordinator(settings)
-    for module in (auth, sessions, catalog, participants, uplink, events, pages):
+    for module in (auth, sessions, catalog, participants, uplink, events, monitoring, pages):
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
     app.router.add_static("/static", pages.STATIC)

@@ -19,6 +19,7 @@ from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
+from coordinator.observability import Metrics
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
 from coordinator.sessions import Sessions
@@ -26,6 +27,8 @@ from coordinator.settings import Settings
 from coordinator.store import Store
 from coordinator.suspicions import Suspicions
 from coordinator.uplinks import Uplinks
+from cotrain import __version__
+from cotrain.protocol import Event
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Coordinator:
     certificates: Certificates
     limits: Limits
     idempotency: Idempotency
+    metrics: Metrics
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -57,7 +61,13 @@ def build_coordinator(settings: Settings) -> Coordinator:
     """Wire the services together; nothing is started."""
     hub = Hub(settings.listener_queue)
     uplinks = Uplinks()
-    store = Store(settings.resolved_database_url, hub.publish)
+    metrics = Metrics(__version__)
+
+    def publish(session: str, event: Event) -> None:
+        metrics.event_stored(event.type)
+        hub.publish(session, event)
+
+    store = Store(settings.resolved_database_url, publish, metrics.database_written)
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
     checkpointer = CheckpointerProcess(
         settings,
@@ -86,5 +96,5 @@ def build_coordinator(settings: Settings) -> Coordinator:
         sessions=sessions, participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
-        certificates=certificates, idempotency=Idempotency(store),
+        certificates=certificates, idempotency=Idempotency(store), metrics=metrics,
     )  # fmt: skip
