@@ -20,12 +20,14 @@ from coordinator.api import (
     events,
     invitations,
     models,
+    monitoring,
     pages,
     participants,
     sessions,
     trained,
     uplink,
 )
+from coordinator.api.monitoring import observe
 from coordinator.api.openapi import DOCUMENT, ApiDocument
 from coordinator.api.requests import MAX_BODY_BYTES
 from coordinator.auth.origins import origin_allowed
@@ -57,12 +59,12 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
     app = web.Application(
-        middlewares=[problems, _storable_paths, _own_pages_only, invitations.hide_private_sessions],
+        middlewares=[observe, problems, _storable_paths, _own_pages_only, invitations.hide_private_sessions],
         client_max_size=MAX_BODY_BYTES,
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, sessions, assets, catalog, models, trained, participants, invitations, uplink, events, pages,
+        auth, sessions, assets, catalog, models, trained, participants, invitations, uplink, events, monitoring, pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)

@@ -7,8 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, IPvAnyNetwork, ValidationError
 
+from coordinator.auth.addresses import LOOPBACK, Network
 from cotrain.config import MAX_CONFIG_BYTES, explain_problem
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.identity.account import Account
@@ -56,6 +57,8 @@ class LimitsSection(Section):
     """For each client address, as above."""
     new_accounts_per_hour: Count = 30
     """For each address block: the /24 of an IPv4 address, the /48 of an IPv6 address."""
+    logins_per_minute: Count = 30
+    """Signatures to verify, for each client address."""
     writes_per_minute: Count = 60
     """Changes by one account."""
     open_sessions_per_account: Count = 16
@@ -66,6 +69,8 @@ class LimitsSection(Section):
     """Models and datasets, both together, that one account has added to the catalog."""
     asset_bytes_per_s: BytesPerSecond = 32 * 2**20
     """How fast each participant (of others: each account, or client address) is sent files, by all its downloads."""
+    listeners_per_address: Count = 50
+    """Event streams that a client address has open at the same time; many people may share one address."""
     on_loopback: bool = False
     """Whether the limits hold where only this machine can reach the coordinator, too."""
 
@@ -84,6 +89,13 @@ class ServerSection(Section):
 
     behind_proxy: bool = False
     """Whether a reverse proxy on this machine stands in front: then `X-Forwarded-For` ends with who called it."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses or networks of reverse proxies on other machines; what others say in `X-Forwarded-For` is ignored."""
+
+    @property
+    def proxies(self) -> tuple[Network, ...]:
+        """All proxies that are believed."""
+        return (*self.trusted_proxies, *LOOPBACK) if self.behind_proxy else self.trusted_proxies
 
 
 class ModelsSection(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -23,6 +24,7 @@ from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
 from coordinator.invitations import Invitations
+from coordinator.observability import Metrics
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
 from coordinator.registry import Registry
@@ -33,6 +35,8 @@ from coordinator.shared_answers import SharedAnswers
 from coordinator.store import Store
 from coordinator.suspicions import Suspicions
 from coordinator.uplinks import Uplinks
+from cotrain import __version__
+from cotrain.protocol import Event
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Coordinator:
     asset_rates: AssetRates
     invitations: Invitations
     shared_answers: SharedAnswers
+    metrics: Metrics
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -71,7 +76,14 @@ def build_coordinator(settings: Settings) -> Coordinator:
     """Wire the services together; nothing is started."""
     hub = Hub(settings.listener_queue)
     uplinks = Uplinks()
-    store = Store(settings.resolved_database_url, hub.publish)
+    metrics = Metrics(__version__)
+
+    def publish(session: str, events: Sequence[Event]) -> None:
+        for event in events:
+            metrics.event_stored(event.type)
+        hub.publish(session, events)
+
+    store = Store(settings.resolved_database_url, publish, metrics.database_written)
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
 
     # they know each other; the process calls back only once everything is wired
@@ -106,7 +118,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
-        catalog=CatalogEntries(store, limiter, settings.shared),
+        catalog=CatalogEntries(store, limiter, settings.shared), metrics=metrics,
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
         invitations=Invitations(store, public_url=settings.public_url),
     )  # fmt: skip

@@ -77,8 +77,8 @@ def open_database(url: str) -> Database:
     """Engines for a URL; nothing is connected yet. Raises ConfigError."""
     parsed = parse_url(url)
     try:
-        # a server may have been restarted since a connection was used last
-        engine = create_async_engine(parsed, pool_pre_ping=parsed.drivername == _POSTGRESQL)
+        # a server may have been restarted since a connection was used last; no error may quote what is written
+        engine = create_async_engine(parsed, pool_pre_ping=parsed.drivername == _POSTGRESQL, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"PostgreSQL needs the package {error.name}", field=URL_VARIABLE, hint="pip install 'cotrain[postgres]'"

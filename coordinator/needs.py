@@ -43,7 +43,8 @@ def dataset_key(config: RunConfig, shared: SharedPaths) -> str:
     data = config.data
     if data.dataset is not None:
         entry = match_entry(data.dataset, load_datasets())
-        name = f"hub:{(entry.hugging_face_id if entry else data.dataset).strip().casefold()}"
+        hub_id = data.dataset if entry is None or entry.hugging_face_id is None else entry.hugging_face_id
+        name = f"hub:{hub_id.strip().casefold()}"
     elif data.data_path is not None:
         folder = shared.root / "datasets"
         path = inside(folder, data.data_path, field="data.data_path")

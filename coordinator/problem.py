@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 
+from coordinator.json_log import LOGGED_REQUEST
 from cotrain.config import explain_problem
 from cotrain.errors import CotrainError, InvalidRequestError, ProtocolError
 
@@ -53,6 +54,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Give the request an id and turn whatever is raised into an answer."""
     given = request.headers.get(REQUEST_ID_HEADER, "")
     request[REQUEST_ID] = given if _GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
+    LOGGED_REQUEST.set(request[REQUEST_ID])
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -64,7 +66,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except ConnectionError:  # the other side is gone; there is nobody to answer
         raise
     except Exception:
-        _logger.exception("request %s: %s %s failed", request[REQUEST_ID], request.method, request.path)
+        _logger.exception("%s %s failed", request.method, request.path)
         return _problem(
             request, http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side",
             hint="try again; if it stays, tell the operator the request id",
@@ -81,7 +83,7 @@ def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidRequ
 
 def _cotrain_problem(request: web.Request, error: CotrainError) -> web.Response:
     if error.http_status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
-        _logger.warning("request %s: %s", request[REQUEST_ID], error)
+        _logger.warning("%s", error)
     details = dict(error.details)
     response = _problem(
         request, error.http_status, error.code, error.message, field=error.field, hint=error.hint,

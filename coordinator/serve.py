@@ -1,14 +1,18 @@
-"""Serves the application: the socket, the signals, the line that says it is ready."""
+"""Serves the application: the socket, TLS, the signals, the line that says it is ready."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import logging
 import os
 import signal
 import socket
+import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,13 +22,16 @@ from aiohttp import web
 from coordinator.app import create_app
 from coordinator.auth.addresses import is_loopback
 from coordinator.config import CoordinatorConfig, load_coordinator_config
+from coordinator.json_log import LogFormat, configure_log
 from coordinator.settings import Settings
+from coordinator.tls import TlsFiles, load_certificate, tls_context
 from cotrain.errors import CotrainError
 
 _logger = logging.getLogger(__name__)
 
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
-_SHUTDOWN_S = 1.0
+_SHUTDOWN_S = 0.75
+"""How long handlers may go on; aiohttp waits for it twice, and then the checkpointer has 2.5 s: 5 s together."""
 
 
 class AddressError(CotrainError):
@@ -37,19 +44,25 @@ class AddressError(CotrainError):
 
 def run_server(
     *, host: str, port: int, public_url: str, swarm_host: str, swarm_port: int, json_output: bool,
-    config_file: Path | None = None,
+    config_file: Path | None = None, tls: TlsFiles | None = None, log_format: LogFormat = "text",
 ) -> int:  # fmt: skip
     """Serve until a signal comes; returns the exit code. Raises AddressError if the port is taken, ConfigError."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure_log(log_format)
     config = CoordinatorConfig() if config_file is None else load_coordinator_config(config_file)
+    context = None if tls is None else tls_context(tls)
     with listen(host, port) as listening:
-        url = address_url(host, listening.getsockname()[1])
+        url = address_url(host, listening.getsockname()[1], over_tls=tls is not None)
         settings = Settings.from_env(
             public_url=public_url or url, host=host, swarm_host=swarm_host, swarm_port=swarm_port, config=config
         )
         for warning in warnings_at_start(settings):
             _logger.warning("%s", warning)
-        return uvloop.run(_serve(settings, listening, url, json_output=json_output))
+        ready_line = _ready_line(url, listening.getsockname()[1], json_output=json_output)
+        on_hangup = None if tls is None or context is None else partial(_renew_certificate, context, tls)
+        code = uvloop.run(_serve(settings, listening, ready_line, tls=context, on_hangup=on_hangup))
+    # at its end the interpreter searches all that was loaded for garbage, which takes longer than the stop itself
+    gc.freeze()
+    return code
 
 
 def warnings_at_start(settings: Settings) -> list[str]:
@@ -68,7 +81,10 @@ def warnings_at_start(settings: Settings) -> list[str]:
     return found
 
 
-async def _serve(settings: Settings, listening: socket.socket, url: str, *, json_output: bool) -> int:
+async def _serve(
+    settings: Settings, listening: socket.socket, ready_line: str, *, tls: ssl.SSLContext | None,
+    on_hangup: Callable[[], None] | None,
+) -> int:  # fmt: skip
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     def end(code: int) -> None:
@@ -77,14 +93,26 @@ async def _serve(settings: Settings, listening: socket.socket, url: str, *, json
 
     for number, code in _EXIT_CODES.items():
         asyncio.get_running_loop().add_signal_handler(number, end, code)
+    if on_hangup is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_hangup)
     runner = web.AppRunner(create_app(settings), access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
-        await web.SockSite(runner, listening).start()
-        print(_ready_line(url, listening.getsockname()[1], json_output=json_output), flush=True)
+        await web.SockSite(runner, listening, ssl_context=tls).start()
+        print(ready_line, flush=True)
         return await ended
     finally:
         await runner.cleanup()
+
+
+def _renew_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:
+    """Take what the files hold now for new connections; what is wrong with them changes nothing."""
+    try:
+        load_certificate(context, files)
+    except CotrainError as error:
+        _logger.error("the certificate stays as it is: %s", error)
+    else:
+        _logger.info("new connections get the certificate in %s", files.certificate)
 
 
 def _ready_line(url: str, port: int, *, json_output: bool) -> str:
@@ -107,7 +135,8 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def address_url(host: str, port: int) -> str:
+def address_url(host: str, port: int, *, over_tls: bool = False) -> str:
     """`http://host:port`, with an IPv6 address in brackets; the wildcard address is reached on loopback."""
+    scheme = "https" if over_tls else "http"
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

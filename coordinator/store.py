@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
@@ -28,8 +29,11 @@ from cotrain.status import now
 
 Publish = Callable[[str, Sequence[Event]], None]
 """Is given a session and those of its events that one commit has stored, in order."""
+Written = Callable[[float], None]
+"""Is told how many seconds a transaction took."""
 
-_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, *connection_failures())
+DATABASE_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, *connection_failures())
+"""What any use of the database may raise where it is not there."""
 _PROGRESS_KEPT = 2048
 _PRUNE_EVERY = 256
 
@@ -96,8 +100,9 @@ class Transaction:
 class Store:
     """An open database. Reads run side by side, writes one after another."""
 
-    def __init__(self, url: str, publish: Publish):
+    def __init__(self, url: str, publish: Publish, on_written: Written = lambda _seconds: None):
         self._publish = publish
+        self._on_written = on_written
         self._database = open_database(url)
         self._writer = asyncio.Lock()
         self.commits = 0
@@ -112,7 +117,7 @@ class Store:
         except DatabaseError:
             await self.close()
             raise
-        except _FAILURES as error:
+        except DATABASE_FAILURES as error:
             await self.close()
             raise DatabaseError(f"cannot be opened: {_first_line(error)}", field=URL_VARIABLE) from error
         # with them goes what migrations need and nothing else may have
@@ -134,11 +139,13 @@ class Store:
     async def write(self) -> AsyncIterator[Transaction]:
         """One transaction, committed when the block ends and rolled back when it raises."""
         async with self._writer:
+            started = time.perf_counter()
             async with AsyncSession(self._database.writing, expire_on_commit=False) as rows, rows.begin():
                 transaction = Transaction(rows)
                 yield transaction
                 await transaction.finish()
             self.commits += 1
+            self._on_written(time.perf_counter() - started)
             # still under the lock: listeners hear events in the order of their numbers
             for session, events in transaction.events.items():
                 self._publish(session, events)

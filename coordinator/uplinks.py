@@ -52,6 +52,10 @@ class Uplinks:
     def __init__(self) -> None:
         self._open: defaultdict[str, dict[str, Uplink]] = defaultdict(dict)
 
+    def __len__(self) -> int:
+        """Participants that are connected, over all sessions."""
+        return sum(len(links) for links in self._open.values())
+
     def connect(self, session: str, uplink: Uplink) -> None:
         """Register the uplink; an older one of the same participant is closed."""
         older = self._open[session].get(uplink.participant)

@@ -20,7 +20,6 @@ from coordinator.api.requests import json_answer, parse_model, read_body
 from coordinator.auth.login import LoginRefusedError
 from coordinator.auth.sign_ins import NewSignIn
 from coordinator.context import COORDINATOR
-from coordinator.problem import REQUEST_ID
 from coordinator.views import iso_time
 from cotrain.errors import NotAuthorizedError
 from cotrain.protocol import ChallengeAnswer, ChallengeRequest, LoginAnswer, LoginRequest
@@ -58,13 +57,14 @@ async def login(request: web.Request) -> web.Response:
     """A token for a signature; one and the same 401 for whatever is wrong with it."""
     answered = parse_model(await read_body(request), LoginRequest)
     coordinator = request.app[COORDINATOR]
+    coordinator.limits.login(caller_address(request))
     try:
         sign_in = await coordinator.logins.log_in(
             answered.nonce, answered.signature, answered.public_key,
             on_new_account=partial(coordinator.limits.new_account, caller_address(request)),
         )  # fmt: skip
     except LoginRefusedError as error:
-        _logger.info("request %s: sign-in refused: %s", request[REQUEST_ID], error.message)
+        _logger.info("sign-in refused: %s", error.message)
         # the reason must not travel with it
         raise NotAuthorizedError(
             "the sign-in was refused",

@@ -69,8 +69,8 @@ def unknown_token() -> NotAuthorizedError:
 def caller_address(request: web.Request) -> str:
     """The address that limits count this request under."""
     forwarded = request.headers.getall(hdrs.X_FORWARDED_FOR, [])
-    behind_proxy = request.app[COORDINATOR].settings.config.server.behind_proxy
-    return client_address(request.remote or "", forwarded, behind_proxy=behind_proxy)
+    proxies = request.app[COORDINATOR].settings.config.server.proxies
+    return client_address(request.remote or "", forwarded, proxies)
 
 
 def cookie_name(settings: Settings) -> str:

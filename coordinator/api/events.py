@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 from aiohttp import web
 
+from coordinator.api.callers import caller_address
 from coordinator.api.operations import Answer, Parameter, operation
 from coordinator.api.requests import parse_integer
+from coordinator.auth.limits import SlidingWindow
 from coordinator.context import COORDINATOR, Coordinator
-from coordinator.hub import CLOSE_TRY_AGAIN, Frame, Listener
+from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_TRY_AGAIN, Frame, Listener
 from coordinator.progress import current_projection
 from coordinator.projection import progress_event
 from coordinator.sessions import find_session
@@ -30,6 +33,8 @@ _HEARTBEAT_S = 15.0
 _CLOSE_TIMEOUT_S = 2.0
 _REPLAY_PAGE = 500
 _MAX_INCOMING_BYTES = 4096
+_MOST_MESSAGES_A_SECOND = 20
+_POLICY_VIOLATION = 1008
 _SSE_RETRY_MS = 2000
 
 
@@ -40,6 +45,7 @@ _SSE_RETRY_MS = 2000
         101: Answer("a WebSocket of JSON objects, where an upgrade was asked for"),
         200: Answer("server-sent events", media="text/event-stream"),
     },
+    errors=(429,),
 )  # fmt: skip
 async def events(request: web.Request) -> web.StreamResponse:
     """WebSocket where an upgrade is asked for, else SSE. `after` (or Last-Event-ID) resumes."""
@@ -49,11 +55,14 @@ async def events(request: web.Request) -> web.StreamResponse:
     name = "after" if "after" in request.query else "Last-Event-ID"
     given = request.query.get("after", request.headers.get("Last-Event-ID"))
     after = None if given is None else parse_integer(given, name)
-    with coordinator.hub.listener(session) as listener:
+    with coordinator.limits.listener(caller_address(request)), coordinator.hub.listener(session) as listener:
         frames = _frames(coordinator, session, after, listener)
-        if web.WebSocketResponse().can_prepare(request):
-            return await _serve_websocket(request, frames, listener)
-        return await _serve_sse(request, frames, listener)
+        serve = _serve_websocket if web.WebSocketResponse().can_prepare(request) else _serve_sse
+        try:
+            return await serve(request, frames, listener)
+        finally:
+            if listener.close_code == CLOSE_TRY_AGAIN:
+                coordinator.metrics.listeners_dropped.inc()
 
 
 async def _frames(
@@ -120,13 +129,20 @@ async def _serve_websocket(
                 await socket.send_str(frame.text)
 
     async def discard() -> None:
-        async for _ in socket:
-            pass  # listeners have nothing to say; reading answers their pings and sees their close
+        window = SlidingWindow(_MOST_MESSAGES_A_SECOND, 1.0)
+        async for _ in socket:  # listeners have nothing to say; reading answers their pings and sees their close
+            if window.take("") > 0.0:
+                listener.end(_POLICY_VIOLATION)
+                return
 
     await _until_first(send(), discard(), listener.ended.wait())
     if listener.ended.is_set():
-        slow = listener.close_code == CLOSE_TRY_AGAIN
-        reason = f"too slow: resume with after={sent}" if slow else "the end"
+        reasons = {
+            CLOSE_TRY_AGAIN: f"too slow: resume with after={sent}",
+            CLOSE_GOING_AWAY: "the coordinator is going away",
+            _POLICY_VIOLATION: "too many messages",
+        }
+        reason = reasons.get(listener.close_code, "the end")
         # a listener that does not read cannot be waited for
         await socket.close(code=listener.close_code, message=reason.encode(), drain=False)
     return socket
@@ -147,6 +163,11 @@ async def _serve_sse(
     await _until_first(send(), listener.ended.wait())
     if listener.close_code == CLOSE_TRY_AGAIN and request.transport is not None:
         request.transport.abort()  # what is queued would never be read; the browser resumes by Last-Event-ID
+    elif listener.ended.is_set():
+        # without an id, so that whoever comes back resumes where it was; one that does not read is not waited for
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await response.write(f'event: end\ndata: {{"code": {listener.close_code}}}\n\n'.encode())
     return response
 
 

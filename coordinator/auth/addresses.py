@@ -8,23 +8,29 @@ from collections.abc import Sequence
 _CLIENT_PREFIX = {4: 32, 6: 64}
 _BLOCK_PREFIX = {4: 24, 6: 48}
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOPBACK: tuple[Network, ...] = (ipaddress.IPv4Network("127.0.0.0/8"), ipaddress.IPv6Network("::1/128"))
+
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def client_address(peer: str, forwarded: Sequence[str], *, behind_proxy: bool) -> str:
+def client_address(peer: str, forwarded: Sequence[str], proxies: Sequence[Network]) -> str:
     """The address that a request is counted under.
 
     Args:
         peer: the other end of the connection.
-        forwarded: the values of all `X-Forwarded-For` headers, in order. Only the last entry is what the proxy itself
-            has seen; everything before it is what the client claims.
-        behind_proxy: whether the settings say that a proxy on this machine stands in front.
+        forwarded: the values of all `X-Forwarded-For` headers, in order. A proxy adds whom it has seen at the end;
+            what stands before the first entry that is no proxy's is what the client claims.
+        proxies: who is believed.
     """
-    peer_address = _parse(peer)
-    if not behind_proxy or peer_address is None or not peer_address.is_loopback:
-        return peer
-    last = ",".join(forwarded).rpartition(",")[2].strip()
-    return peer if _parse(last) is None else last
+    entries = ",".join(forwarded).split(",")
+    address = peer
+    while entries and _is_in(address, proxies):
+        entry = entries.pop().strip()
+        if _parse(entry) is None:
+            break
+        address = entry
+    return address
 
 
 def client_key(address: str) -> str:
@@ -41,6 +47,11 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the host."""
     address = _parse(host)
     return host == "localhost" if address is None else address.is_loopback
+
+
+def _is_in(text: str, networks: Sequence[Network]) -> bool:
+    address = _parse(text)
+    return address is not None and any(address in network for network in networks)
 
 
 def _network(address: str, prefixes: dict[int, int]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
 
 from coordinator.auth.addresses import block_key, client_key
 from coordinator.config import LimitsSection
@@ -73,6 +74,8 @@ class Limits:
         self._enforced = enforced
         self._challenges = SlidingWindow(settings.challenges_per_minute, _MINUTE_S, clock=clock)
         self._previews = SlidingWindow(settings.previews_per_minute, _MINUTE_S, clock=clock)
+        self._logins = SlidingWindow(settings.logins_per_minute, _MINUTE_S, clock=clock)
+        self._listeners: Counter[str] = Counter()
         self._accounts = SlidingWindow(settings.new_accounts_per_hour, _HOUR_S, clock=clock)
         self._writes = SlidingWindow(settings.writes_per_minute, _MINUTE_S, clock=clock)
 
@@ -83,6 +86,24 @@ class Limits:
     def preview(self, address: str) -> None:
         """A preview, which takes some computing, is asked for from this client address."""
         self._count(self._previews, client_key(address), "previews from this address")
+
+    def login(self, address: str) -> None:
+        """A signature comes from this client address."""
+        self._count(self._logins, client_key(address), "logins from this address")
+
+    @contextlib.contextmanager
+    def listener(self, address: str) -> Iterator[None]:
+        """An event stream to this client address, for as long as the context lasts."""
+        key = client_key(address)
+        if self._enforced and self._listeners[key] >= self._settings.listeners_per_address:
+            raise _too_many("event streams to this address", _FULL_RETRY_S, hint="close one first")
+        self._listeners[key] += 1
+        try:
+            yield
+        finally:
+            self._listeners[key] -= 1
+            if not self._listeners[key]:
+                del self._listeners[key]
 
     def new_account(self, address: str) -> None:
         """A wallet that has never been here signs in from this client address."""

@@ -199,15 +199,15 @@ async def test_a_foreign_page_cannot_open_a_socket(client: Client) -> None:
     assert raised.value.status == 403
 
 
-async def slow_websocket(client: Client, path: str) -> sockets.socket:
+async def slow_websocket(host: str, port: int, path: str) -> sockets.socket:
     """An upgraded connection with a small receive buffer, of which nobody reads."""
     raw = sockets.socket()
     raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
     raw.setblocking(False)
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, (client.host, client.port))
+    await loop.sock_connect(raw, (host, port))
     request = (
-        f"GET {path} HTTP/1.1\r\nHost: {client.host}:{client.port}\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
@@ -222,7 +222,7 @@ async def test_a_slow_listener_is_dropped_and_the_others_are_not(client: Client)
     received: list[int] = []
     async with client.ws_connect(path) as quick:
         await next_event(quick)
-        slow = await slow_websocket(client, path)
+        slow = await slow_websocket(client.host, client.port, path)
         try:
             await until(lambda: len(hub._listeners[session]) == 2)
             filler = "x" * 20_000

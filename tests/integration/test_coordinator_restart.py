@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import aiohttp
 import psutil
@@ -58,17 +59,17 @@ PROGRAM = """
     def with_double(**given):
         return dataclasses.replace(original(**given), checkpointer_command=tuple(json.loads(sys.argv[1])))
     Settings.from_env = with_double
-    app(["serve", "--port", "0", "--json"])
+    app(["serve", "--port", "0", "--json", *sys.argv[2:]])
 """
 
 
 @contextlib.contextmanager
-def serving(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`serve` in a process of its own, and its URL once it is ready."""
+def serving(root: Path, *options: str, log: IO[str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`serve` in a process of its own, and its URL once it is ready; its log goes to stderr where none is given."""
     environment = {**os.environ, "COTRAIN_SHARED": str(root), "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), json.dumps(double_command())],
-        env=environment, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), json.dumps(double_command()), *options],
+        env=environment, stdout=subprocess.PIPE, stderr=log, text=True,
     )  # fmt: skip
     try:
         assert process.stdout is not None

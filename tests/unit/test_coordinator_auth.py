@@ -6,6 +6,7 @@ import subprocess
 import sys
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from coordinator.auth.limits import Limits, SlidingWindow
 from coordinator.auth.origins import cookie_origin_allowed, origin_allowed
 from coordinator.auth.permissions import ACTS, PERMISSIONS, ROLES, Act, Caller, Role, may, require, roles_of
 from coordinator.auth.sign_ins import NewSignIn
-from coordinator.config import CoordinatorConfig, LimitsSection, SignInSection, load_coordinator_config
+from coordinator.config import CoordinatorConfig, LimitsSection, ServerSection, SignInSection, load_coordinator_config
 from coordinator.problem import RETRY_AFTER
 from coordinator.serve import warnings_at_start
 from coordinator.settings import Settings, check_public_url
@@ -64,22 +65,33 @@ def test_a_cookie_needs_an_origin_of_the_public_scheme(origin: str | None, allow
 
 
 # ------------------------------------------------------------------------------------------------- addresses
+HERE: dict[str, Any] = {"behind_proxy": True}
+ELSEWHERE: dict[str, Any] = {"trusted_proxies": ["10.1.0.0/24"]}
+
+
 @pytest.mark.parametrize(
-    ("peer", "forwarded", "behind_proxy", "address"),
+    ("peer", "forwarded", "server", "address"),
     [
-        ("203.0.113.7", ["198.51.100.1"], False, "203.0.113.7"),
-        ("203.0.113.7", ["198.51.100.1"], True, "203.0.113.7"),  # not from a proxy on this machine
-        ("127.0.0.1", ["198.51.100.1"], False, "127.0.0.1"),
-        ("127.0.0.1", ["198.51.100.1"], True, "198.51.100.1"),
-        ("::1", ["10.0.0.1, 198.51.100.1"], True, "198.51.100.1"),
-        ("127.0.0.1", ["10.0.0.1", "10.0.0.2,198.51.100.1"], True, "198.51.100.1"),
-        ("127.0.0.1", [], True, "127.0.0.1"),
-        ("127.0.0.1", ["198.51.100.1, unknown"], True, "127.0.0.1"),
-        ("", ["198.51.100.1"], True, ""),
+        ("203.0.113.7", ["198.51.100.1"], {}, "203.0.113.7"),
+        ("203.0.113.7", ["198.51.100.1"], HERE, "203.0.113.7"),  # not from a proxy on this machine
+        ("127.0.0.1", ["198.51.100.1"], {}, "127.0.0.1"),
+        ("127.0.0.1", ["198.51.100.1"], HERE, "198.51.100.1"),
+        ("::1", ["10.0.0.1, 198.51.100.1"], HERE, "198.51.100.1"),
+        ("127.0.0.1", ["10.0.0.1", "10.0.0.2,198.51.100.1"], HERE, "198.51.100.1"),
+        ("127.0.0.1", [], HERE, "127.0.0.1"),
+        ("127.0.0.1", ["198.51.100.1, unknown"], HERE, "127.0.0.1"),
+        ("", ["198.51.100.1"], HERE, ""),
+        ("10.1.0.2", ["198.51.100.1"], ELSEWHERE, "198.51.100.1"),
+        ("::ffff:10.1.0.2", ["198.51.100.1"], ELSEWHERE, "198.51.100.1"),
+        ("10.1.0.2", ["203.0.113.9, 198.51.100.1, 10.1.0.3"], ELSEWHERE, "198.51.100.1"),  # two proxies in a row
+        ("10.1.0.2", ["203.0.113.9, 10.2.0.3"], ELSEWHERE, "10.2.0.3"),  # not one of ours: a client
+        ("127.0.0.1", ["198.51.100.1"], ELSEWHERE, "127.0.0.1"),
+        ("2001:db8::2", ["198.51.100.1"], {"trusted_proxies": ["2001:db8::2"]}, "198.51.100.1"),
     ],
 )
-def test_the_address_of_a_client(peer: str, forwarded: list[str], behind_proxy: bool, address: str) -> None:
-    assert client_address(peer, forwarded, behind_proxy=behind_proxy) == address
+def test_the_address_of_a_client(peer: str, forwarded: list[str], server: dict[str, Any], address: str) -> None:
+    proxies = ServerSection.model_validate(server).proxies
+    assert client_address(peer, forwarded, proxies) == address
 
 
 @pytest.mark.parametrize(
@@ -287,6 +299,8 @@ def test_a_config_file(tmp_path: Path) -> None:
         (b'[sign_in.rpc_urls]\n"eip155:1" = "ftp://key-of-mine"\n', "sign_in.rpc_urls.eip155:1", ""),
         (b"[limits]\nasset_bytes_per_s = 100\n", "limits.asset_bytes_per_s", ""),
         (b'[join]\npackage = "--index-url=http://evil.example"\n', "join.package", ""),
+        (b'[server]\ntrusted_proxies = ["10.0.0.5/8"]\n', "server.trusted_proxies.0", "network"),
+        (b'[server]\ntrusted_proxies = ["my-proxy"]\n', "server.trusted_proxies.0", "network"),
         (b"[limits\n", "", "not valid TOML"),
         (b"\xff", "", "not UTF-8"),
         (b"a = " + b"[" * 5000, "", "nested too deeply"),

@@ -77,10 +77,14 @@ def existing_commands() -> dict[tuple[str, ...], set[str]]:
         inner = getattr(command, "commands", None)
         leaves |= {(name,): command} if inner is None else {(name, word): leaf for word, leaf in inner.items()}
     shared = {"--help", *(option for parameter in root.params for option in parameter.opts)}
-    return {
-        name: {*shared, *(option for parameter in leaf.params for option in parameter.opts)}
-        for name, leaf in leaves.items()
-    }
+    return {name: shared | options_of(leaf) for name, leaf in leaves.items()}
+
+
+def options_of(command: Any) -> set[str]:
+    """Options of a command, and of those below it."""
+    below = getattr(command, "commands", {}).values()
+    own = {option for parameter in command.params for option in parameter.opts}
+    return own.union(*map(options_of, below))
 
 
 def named_commands(document: Path) -> list[tuple[tuple[str, ...], set[str]]]:

@@ -1,0 +1,141 @@
+"""What Prometheus is told: the measures of one application, in a registry of its own.
+
+Every label has a fixed set of values: no session, account or path is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from coordinator.lifecycle import STATES
+from cotrain.protocol import EventType
+from cotrain.status import State
+
+StreamKind = Literal["listener", "uplink"]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER = "other"
+"""Label of what is not in the set, or belongs to no route."""
+ABORTED = "aborted"
+"""In place of a status: the other side was gone before there was one."""
+CLOSE_CODES = frozenset({1000, 1001, 1002, 1006, 1007, 1008, 1009, 1011, 1013})
+
+_REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_WRITE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How things stand at the moment of a scrape."""
+
+    sessions: Mapping[State, int] | None
+    """How many are in each state; None where the database does not answer."""
+    participants_connected: int
+    checkpointer_up: bool
+
+
+class Metrics:
+    """The measures of one coordinator."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._make_request_measures()
+        self._make_stream_measures()
+        self._make_record_measures()
+        build = Gauge(
+            "cotrain_build_info", "Always 1; says which version this is.", ["version"], registry=self.registry
+        )
+        build.labels(version).set(1)
+
+    def _make_request_measures(self) -> None:
+        self._requests = Counter(
+            "cotrain_http_requests", "Requests that have been answered.", ["method", "route", "status"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._request_s = Histogram(
+            "cotrain_http_request_duration_seconds", "Time to answer a request; streams are left out.",
+            ["method", "route"], buckets=_REQUEST_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+
+    def _make_stream_measures(self) -> None:
+        streams = Gauge("cotrain_open_streams", "Sockets and event streams.", ["kind"], registry=self.registry)
+        self._streams: Mapping[StreamKind, Gauge] = {kind: streams.labels(kind) for kind in get_args(StreamKind)}
+        self._uplinks_closed = Counter(
+            "cotrain_uplinks_closed", "Uplinks that have ended, by WebSocket close code.", ["code"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.listeners_dropped = Counter(
+            "cotrain_listeners_dropped", "Listeners that were let go because they were too slow.",
+            registry=self.registry,
+        )  # fmt: skip
+        self._participants = Gauge(
+            "cotrain_participants_connected", "Participants that have said hello on their uplink.",
+            registry=self.registry,
+        )  # fmt: skip
+
+    def _make_record_measures(self) -> None:
+        self._sessions = Gauge("cotrain_sessions", "Sessions in each state.", ["state"], registry=self.registry)
+        events = Counter("cotrain_events_stored", "Events that are on disk.", ["type"], registry=self.registry)
+        self._events: Mapping[EventType, Counter] = {kind: events.labels(kind) for kind in get_args(EventType)}
+        self._write_s = Histogram(
+            "cotrain_database_write_seconds", "Time of a transaction, from its begin to its commit.",
+            buckets=_WRITE_BUCKETS_S, registry=self.registry,
+        )  # fmt: skip
+        self._database = Gauge("cotrain_database_up", "1 where the database answers.", registry=self.registry)
+        self._checkpointer = Gauge("cotrain_checkpointer_up", "1 where the checkpointer is up.", registry=self.registry)
+
+    def request(self, method: str, route: str, status: str) -> None:
+        """Count an answered request.
+
+        Args:
+            route: the template of its route, or OTHER.
+            status: three digits, or ABORTED.
+        """
+        self._requests.labels(known_method(method), route, status).inc()
+
+    def duration(self, method: str, route: str, seconds: float) -> None:
+        """How long an answer took."""
+        self._request_s.labels(known_method(method), route).observe(seconds)
+
+    def stream(self, kind: StreamKind) -> Gauge:
+        """The number of open streams of a kind."""
+        return self._streams[kind]
+
+    def uplink_closed(self, code: int | None) -> None:
+        """Count an uplink that has ended; without a code the connection broke."""
+        self._uplinks_closed.labels(close_code(code)).inc()
+
+    def event_stored(self, kind: EventType) -> None:
+        """Count an event that is on disk."""
+        self._events[kind].inc()
+
+    def database_written(self, seconds: float) -> None:
+        """How long a transaction took."""
+        self._write_s.observe(seconds)
+
+    def exposition(self, standing: Standing) -> bytes:
+        """Everything in Prometheus' text format 0.0.4."""
+        self._participants.set(standing.participants_connected)
+        self._checkpointer.set(standing.checkpointer_up)
+        self._database.set(standing.sessions is not None)
+        self._sessions.clear()
+        if standing.sessions is not None:
+            for state in STATES:
+                self._sessions.labels(state).set(standing.sessions.get(state, 0))
+        return generate_latest(self.registry)
+
+
+def known_method(method: str) -> str:
+    """The method as a label: clients may send any word."""
+    return method if method in METHODS else OTHER
+
+
+def close_code(code: int | None) -> str:
+    """A close code as a label: clients may send any number."""
+    code = 1006 if code is None else code
+    return str(code) if code in CLOSE_CODES else OTHER
