@@ -164,6 +164,8 @@ models = st.sampled_from(
         if not refusal(kind, task)
     ]
 )
+OF_COORDINATOR = {"visibility", "schedule.priority", "schedule.allowSameDataset"}
+"""Fields that are no part of a run."""
 FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "model": {
         "source": sources, "precision": one_of(Precision), "dropout": st.floats(0.0, 0.99),
@@ -233,7 +235,7 @@ def test_the_requests_that_are_tried_have_every_field() -> None:
     tried = {f"{part}.{name}" for part, fields in FIELDS.items() for name in fields if name != "fields"}
     tried |= {f"data.fields.{name}" for name in FieldsSection.model_fields}
     together = {"name", "description", "seed", "model.type", "model.size", "training.task"}
-    assert tried | together == set(bounds(SessionRequest))
+    assert tried | together | OF_COORDINATOR == set(bounds(SessionRequest))
 
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
@@ -257,8 +259,7 @@ def test_requests_and_config_files_have_the_same_bounds() -> None:
     asked, kept = (bounds(model) for model in (SessionRequest, RunConfig))
     of_request = {request_field(key): allowed for key, allowed in kept.items()}
     del asked["name"]  # must be given by people
-    asked = {path: allowed for path, allowed in asked.items() if not path.startswith("schedule.")}  # the coordinator's
-    del asked["visibility"]  # the coordinator's matter, not the run's
+    asked = {path: allowed for path, allowed in asked.items() if path not in OF_COORDINATOR}
     assert len(asked) > 40
     assert {path: of_request[path] for path in asked} == asked
 
