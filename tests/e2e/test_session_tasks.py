@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +82,28 @@ def test_a_session_whose_validation_loss_stands_still_stops_early(tmp_path: Path
         assert (version["available"], version["parameters"] > 0) == (True, True)
 
 
-ELSEWHERE: list[tuple[dict[str, Any], str]] = [
-    ({"model": {"source": "../../secrets"}}, "lies outside"),
-    ({"model": {"source": "gpt2-farsi"}}, "there is no model 'gpt2-farsi' (did you mean gpt2-fa"),
-    ({"data": {"dataPath": "/etc", "seqLength": 40}}, "lies outside"),
-    ({"data": {"dataPath": "raw/nothing.jsonl", "seqLength": 40}}, "nothing.jsonl"),
+ELSEWHERE: list[tuple[dict[str, Any], str, str]] = [
+    ({"model": {"source": "../../secrets"}}, "model.source", "leads out of the coordinator's models"),
+    ({"model": {"source": "gpt2-farsi"}}, "model.source", "there is no model 'gpt2-farsi' (did you mean gpt2-fa"),
+    ({"data": {"dataPath": "/etc", "seqLength": 40}}, "data.dataPath", "leads out of the coordinator's datasets"),
 ]
 
 
 def test_a_session_cannot_read_what_lies_elsewhere(tmp_path: Path) -> None:
     with running_system(tmp_path) as system:
         system.start_coordinator()
-        for changes, message in ELSEWHERE:
-            session = system.post("/api/v1/sessions", request_for(**changes))
-            system.post(f"/api/v1/sessions/{session['id']}/start")
-            path = f"/api/v1/sessions/{session['id']}/progress"
-            wait_until(lambda path=path: system.get(path)["status"] == "failed", limit_s=60, what="it has failed")
-            assert message in system.get(path)["errorMsg"]
+        for changes, field, message in ELSEWHERE:
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                system.post("/api/v1/sessions", request_for(**changes))
+            problem = json.loads(refused.value.read())
+            assert (refused.value.code, problem["field"]) == (422, field)
+            assert message in problem["detail"]
+
+
+def test_a_session_whose_data_is_not_there_at_its_start_fails(tmp_path: Path) -> None:
+    with running_system(tmp_path) as system:
+        system.start_coordinator()
+        missing = {"data": {"dataPath": "raw/nothing.jsonl", "seqLength": 40}}
+        path = f"/api/v1/sessions/{system.open_session(request_for(**missing))['id']}/progress"
+        wait_until(lambda: system.get(path)["status"] == "failed", limit_s=60, what="it has failed")
+        assert "nothing.jsonl" in system.get(path)["errorMsg"]
