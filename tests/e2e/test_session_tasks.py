@@ -104,6 +104,8 @@ def test_a_session_whose_data_is_not_there_at_its_start_fails(tmp_path: Path) ->
     with running_system(tmp_path) as system:
         system.start_coordinator()
         missing = {"data": {"dataPath": "raw/nothing.jsonl", "seqLength": 40}}
-        path = f"/api/v1/sessions/{system.open_session(request_for(**missing))['id']}/progress"
+        session = system.post("/api/v1/sessions", request_for(**missing))
+        system.post(f"/api/v1/sessions/{session['id']}/start")
+        path = f"/api/v1/sessions/{session['id']}/progress"
         wait_until(lambda: system.get(path)["status"] == "failed", limit_s=60, what="it has failed")
         assert "nothing.jsonl" in system.get(path)["errorMsg"]
