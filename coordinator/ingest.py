@@ -40,8 +40,6 @@ _GROUP_LIMIT = 256
 """Uplinks whose messages are committed together at most: others wait for it, and so does the event loop."""
 _GROUP_INTERVAL_S = 0.025
 """Least time between the beginnings of two groups; a message that comes after a pause does not wait."""
-_LARGEST_INTEGER = 2**63 - 1
-"""That the database can hold."""
 
 
 @dataclass(eq=False)
@@ -252,18 +250,6 @@ async def _load(transaction: Transaction, group: Sequence[_Batch]) -> _Rows:
 
 def _run_key(batch: _Batch, message: StatusMessage | Goodbye) -> RunKey:
     return batch.session, batch.uplink.participant, message.run
-
-
-def check_storable(message: StatusMessage | Goodbye) -> None:
-    """Raises ProtocolError for what no database can hold: it would fail in the transaction of all others."""
-    if message.seq > _LARGEST_INTEGER:
-        raise ProtocolError("the number is too large", field="seq", hint=f"at most {_LARGEST_INTEGER}")
-    if not message.run.isprintable():
-        raise ProtocolError("a run's name is printable text", field="run")
-    if isinstance(message, StatusMessage) and any(r.number > _LARGEST_INTEGER for r in message.status.records):
-        raise ProtocolError(
-            "the number of a record is too large", field="status.records", hint=f"at most {_LARGEST_INTEGER}"
-        )
 
 
 def check_status(status: Status, *, session: str, peer: str, run: str) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from coordinator.api.operations import Answer, operation
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
-from coordinator.ingest import check_status, check_storable
+from coordinator.ingest import check_status
 from coordinator.models import ParticipantRow
 from coordinator.participants import check_protocol
 from coordinator.uplinks import Close, Uplink
@@ -111,7 +111,6 @@ class _Conversation:
             raise ProtocolError("the first message must be hello")
         if isinstance(message, StatusMessage):
             check_status(message.status, session=self._session, peer=self._peer, run=message.run)
-        check_storable(message)
         await self._inbox.put(message)
 
     async def _welcome(self, hello: Hello) -> None:
