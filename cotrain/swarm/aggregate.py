@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cotrain.errors import SwarmError
 from cotrain.sections import Aggregation
-from cotrain.swarm.fixed_order import coordinate_median, dot, norm
+from cotrain.swarm.fixed_order import agreement, coordinate_median, norm
 from cotrain.train.codec import Codec
 
 Number = TypeVar("Number", int, float)
@@ -172,29 +172,19 @@ def _filter(contributions: Sequence[Contribution]) -> tuple[dict[str, Reason], l
 
     Agreement is measured among those that are left: whoever was left out has no say in who counts as ordinary.
     """
-    lengths = [norm(c.values) for c in contributions]
-    cosines = _cosines(contributions, lengths)
+    found = agreement([c.values for c in contributions])
+    lengths, cosines = found.norms, found.cosines
     dropped = _outliers(contributions, lengths, cosines)
     kept = [(c, length) for c, length in zip(contributions, lengths, strict=True) if c.member not in dropped]
     if dropped:
-        cosines = _cosines([c for c, _ in kept], [length for _, length in kept])
-    agreement = LEAST_AGREEMENT * _lower_median(cosines)
+        cosines = agreement([c.values for c, _ in kept]).cosines
+    least = LEAST_AGREEMENT * _lower_median(cosines)
     ordinary_length, ordinary_weight = _lower_median(lengths), _lower_median([c.weight for c in contributions])
     return dropped, [
         _shortened(c, length, LONGEST_TO_MEDIAN * ordinary_length)
-        if cosine >= agreement
+        if cosine >= least
         else _shortened(replace(c, weight=min(c.weight, ordinary_weight)), length, ordinary_length)
         for (c, length), cosine in zip(kept, cosines, strict=True)
-    ]
-
-
-def _cosines(contributions: Sequence[Contribution], lengths: Sequence[float]) -> list[float]:
-    """Of the angles between contributions and their coordinate-wise median; 0 where one of the two is zero."""
-    median = coordinate_median([c.values for c in contributions])
-    scale = norm(median)
-    return [
-        dot(c.values, median) / length / scale if length > 0 and scale > 0 else 0.0
-        for c, length in zip(contributions, lengths, strict=True)
     ]
 
 

@@ -8,6 +8,7 @@ element, in float64, where the product of two float32 values is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -22,20 +23,77 @@ _MEDIAN_VALUES = 2**16
 @torch.no_grad()
 def dot(one: Tensor, other: Tensor) -> float:
     """Sum of the products of two [n] float32 vectors, accumulated in float64."""
-    sums = torch.zeros(FOLD_VALUES, dtype=torch.float64)
+    sums = _Sums()
     for left, right in zip(one.split(FOLD_VALUES), other.split(FOLD_VALUES), strict=True):
         wide = left.double()
-        # the products are exact, so it makes no difference whether a machine rounds them before it adds them up
-        sums[: left.numel()].addcmul_(wide, wide if one is other else right.double())
-    while sums.numel() > 1:
-        half = sums.numel() // 2
-        sums = torch.add(sums[:half], sums[half:])
-    return float(sums)
+        sums.add(wide, wide if one is other else right.double())
+    return sums.total()
 
 
 def norm(values: Tensor) -> float:
     """Euclidean norm of an [n] float32 vector."""
     return dot(values, values) ** 0.5
+
+
+class _Sums:
+    """Products of the pieces of two vectors, added onto each other, place by place."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(FOLD_VALUES, dtype=torch.float64)
+
+    def add(self, left: Tensor, right: Tensor) -> None:
+        """[at most FOLD_VALUES] float64 each, of float32 values.
+
+        The products are exact, so it makes no difference whether a machine rounds them before it adds them up.
+        """
+        self._sums[: left.numel()].addcmul_(left, right)
+
+    def total(self) -> float:
+        sums = self._sums
+        while sums.numel() > 1:
+            half = sums.numel() // 2
+            sums = torch.add(sums[:half], sums[half:])
+        return float(sums)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How long vectors are, and how far they point where their coordinate-wise median does.
+
+    Attributes:
+        norms: of each vector.
+        dots: of each with the median.
+        median_norm: of the median.
+    """
+
+    norms: list[float]
+    dots: list[float]
+    median_norm: float
+
+    @property
+    def cosines(self) -> list[float]:
+        """Of the angles to the median; 0 where one of the two is zero."""
+        return [
+            dot / length / self.median_norm if length > 0 and self.median_norm > 0 else 0.0
+            for dot, length in zip(self.dots, self.norms, strict=True)
+        ]
+
+
+@torch.no_grad()
+def agreement(vectors: Sequence[Tensor]) -> Agreement:
+    """Norms of [n] float32 vectors and of their median, and their products, in one pass: a piece stays in the cache."""
+    squares, products, of_median = [_Sums() for _ in vectors], [_Sums() for _ in vectors], _Sums()
+    for pieces in zip(*(vector.split(FOLD_VALUES) for vector in vectors), strict=True):
+        median = coordinate_median(pieces).double()
+        of_median.add(median, median)
+        for piece, square, product in zip(pieces, squares, products, strict=True):
+            wide = piece.double()
+            square.add(wide, wide)
+            product.add(wide, median)
+    return Agreement(
+        [square.total() ** 0.5 for square in squares], [product.total() for product in products],
+        of_median.total() ** 0.5,
+    )  # fmt: skip
 
 
 @torch.no_grad()

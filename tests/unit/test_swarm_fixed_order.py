@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cotrain.swarm.fixed_order import coordinate_median, dot, norm
+from cotrain.swarm.fixed_order import FOLD_VALUES, agreement, coordinate_median, dot, norm
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -81,3 +81,23 @@ def test_a_reduction_repeated_elsewhere_gives_the_same_bytes() -> None:
     assert len({digest for digest, _, _ in answers}) == 1
     assert len({capability for _, capability, _ in answers}) == 2  # they did run on two
     assert {dropped.strip() for _, _, dropped in answers} == {"['peer4']"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 6), numel=st.integers(1, 3 * FOLD_VALUES), seed=seeds)
+def test_one_pass_gives_the_bits_of_one_at_a_time(count: int, numel: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    vectors = [torch.randn(numel, generator=generator) for _ in range(count)]
+    found, median = agreement(vectors), coordinate_median(vectors)
+    assert found.norms == [norm(vector) for vector in vectors]
+    assert found.dots == [dot(vector, median) for vector in vectors]
+    assert found.median_norm == norm(median)
+
+
+def test_a_vector_of_zeros_agrees_with_nothing() -> None:
+    assert agreement([torch.zeros(3), torch.ones(3), torch.ones(3)]).cosines == [
+        0.0,
+        pytest.approx(1),
+        pytest.approx(1),
+    ]
+    assert agreement([torch.zeros(3), torch.zeros(3), torch.ones(3)]).cosines == [0.0, 0.0, 0.0]
