@@ -87,8 +87,8 @@ def on_loopback(seed: int, *, numel: int = 50_000_000, rounds: int = 5) -> list[
 def on_slow_lines(seed: int, *, numel: int = 50_000_000, peers: int = 4, rounds: int = 3) -> list[Figure]:
     """Peers on lines of 100 Mbit/s each way: how near the all-reduce comes to what the lines allow.
 
-    The audit of a round follows it, beside inner steps; here there are none, so it would run into the next round. It is
-    left out, and told how long a round takes with it.
+    The audit of a round follows it, beside inner steps; here there are none, so it would run into the next round: it is
+    left out. The details say what a round takes with it.
     """
     figures, took = [], {}
     with network(peers, mbit_per_s=MBIT_PER_S) as net:

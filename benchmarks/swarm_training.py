@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +43,7 @@ from cotrain.train.inner import InnerLoop
 from cotrain.train.model import build_model, count_parameters, flatten_parameters
 from cotrain.train.parallel import ParallelGroup
 from cotrain.train.reporter import ControlFile, StatusReporter
-from cotrain.train.synchronizer import ClosedRound, LocalSynchronizer, LocalWork
+from cotrain.train.synchronizer import ClosedRound, LocalSynchronizer, LocalWork, Synchronizer
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.trainer import Trainer
 from tests.integration.swarm_fixtures import ChildHandle, _Child
@@ -53,8 +53,9 @@ from tests.netns import Host, network
 INNER_STEPS = 50
 TIMEOUT_S = 1800.0
 STOCK_TIMEOUT_S = 20.0
-FOLLOW_S = 0.5
 """For hivemind's own matchmaking."""
+FOLLOW_S = 0.5
+"""How long the observer waits for news before it looks by itself."""
 Way = Literal["swarm", "alone", "stock"]
 
 
@@ -167,8 +168,10 @@ class TrainingChild(_Child):
         self._peer_id = load_or_create_peer_key(self._key)
         self._closers: list[Any] = []
         # it forks: before any thread
-        join = {"swarm": self._join_swarm, "alone": self._stay_alone, "stock": self._join_stock}[way]
-        self._sync = join(folder, initial_peers)
+        joins: dict[Way, Callable[[Path, list[str]], Synchronizer]] = {
+            "swarm": self._join_swarm, "alone": self._stay_alone, "stock": self._join_stock,
+        }  # fmt: skip
+        self._sync = joins[way](folder, initial_peers)
 
     def _join_swarm(self, folder: Path, initial_peers: list[str]) -> SwarmPeer:
         return SwarmPeer(
@@ -274,10 +277,10 @@ def measure(case: Case) -> list[Figure]:
     """Alone, in our swarm, on hivemind's averager, and alone again: a machine is not equally fast all the time."""
     with tempfile.TemporaryDirectory() as name:
         prepared = prepare_dataset(case.config("swarm"), folder=Path(name))
-        took = {
-            turn: run_once(way, case, prepared, Path(name) / turn)
-            for turn, way in (("alone", "alone"), ("swarm", "swarm"), ("stock", "stock"), ("alone again", "alone"))
-        }
+        turns: list[tuple[str, Way]] = [
+            ("alone", "alone"), ("swarm", "swarm"), ("stock", "stock"), ("alone again", "alone"),
+        ]  # fmt: skip
+        took = {turn: run_once(way, case, prepared, Path(name) / turn) for turn, way in turns}
     alone = [sum(one["tokens"] / one["wall_s"] for one in took[turn]) for turn in ("alone", "alone again")]
     goodput = {way: committed_tokens_per_s(took[way], case.seq_length) for way in ("swarm", "stock")}
     rounds, digests = took["swarm"][0]["rounds"], len({one["digest"] for one in took["swarm"]})

@@ -91,18 +91,18 @@ class FollowedSession:
         self._lengths = RoundLengths.from_config(config, self._wanted)
         self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.round_steps)
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
+        folder = shared.run_dir(config.session.id, PEER_NAME)
         self._reporter = StatusReporter(
-            shared.run_dir(config.session.id, PEER_NAME), session=config.session.id, peer=PEER_NAME,
-            interval_s=config.monitoring.status_interval_s,
-        )  # fmt: skip
-        self._evidence = EvidenceFiles(shared.run_dir(config.session.id, PEER_NAME) / EVIDENCE_FOLDER)
+            folder, session=config.session.id, peer=PEER_NAME, interval_s=config.monitoring.status_interval_s
+        )
+        self._evidence = EvidenceFiles(folder / EVIDENCE_FOLDER)
         self._on_judged = on_judged
         proofs = self._evidence.proofs()
         self._observer = SessionObserver(
             config,
             self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
             samples_wanted=self._wanted, dht=dht, dht_thread=dht_thread, loop=loop,
-            membership=MembershipFile(shared.run_dir(config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
+            membership=MembershipFile(folder / MEMBERSHIP_FILE),
             fragments=Fragments.of_model(self._model, config.diloco.fragments),
             keep_evidence=self._keep_evidence,
             convicted=[judgement.accused for judgement in proofs],

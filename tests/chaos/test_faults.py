@@ -62,13 +62,13 @@ def assert_killed(victim: ChildHandle, descendants: list[psutil.Process]) -> Non
     _, alive = psutil.wait_procs(descendants, timeout=5.0)
     assert alive == []
     pids = [victim.process.pid or 0, *(process.pid for process in descendants)]
-    if tests_share_memory():
+    if shares_memory():
         remove_shared_memory(pids)  # the victim's is looked after by the tests' own manager, which lives
         return
     wait_until(lambda: not shared_memory_of(pids), limit_s=10, what=f"shared memory freed: {shared_memory_of(pids)}")
 
 
-def tests_share_memory() -> bool:
+def shares_memory() -> bool:
     """Whether an earlier test has shared memory in this process, so that children inherit torch's manager of it."""
     return any(process.name().startswith("torch_shm") for process in psutil.Process().children())
 
