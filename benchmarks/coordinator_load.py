@@ -258,4 +258,4 @@ async def connected(
         try:
             yield http
         finally:
-            await asyncio.gather(*(end.close() for end in (*listeners, *uplinks)))
+            await asyncio.gather(*(one.close() for one in listeners), *(one.close() for one in uplinks))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -49,6 +50,10 @@ class Reader(asyncio.Protocol):
             self._transport.close()
 
 
+def _itself(reader: Reader) -> Reader:
+    return reader
+
+
 async def reads_per_s(url: str, duration_s: float) -> float:
     """Answers a second to GETs of this URL. Raises RuntimeError if one is refused."""
     parts = urlsplit(url)
@@ -57,7 +62,7 @@ async def reads_per_s(url: str, duration_s: float) -> float:
     loop = asyncio.get_running_loop()
     readers = [Reader(request) for _ in range(CONNECTIONS)]
     for reader in readers:
-        await loop.create_connection(lambda reader=reader: reader, parts.hostname, parts.port)
+        await loop.create_connection(partial(_itself, reader), parts.hostname or "127.0.0.1", parts.port or 80)
     began, before = time.monotonic(), sum(reader.answered for reader in readers)
     await asyncio.sleep(duration_s)
     rate = (sum(reader.answered for reader in readers) - before) / (time.monotonic() - began)

@@ -74,7 +74,8 @@ class Peaks:
         """Sample every training process below this one."""
         for process in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                if _WORKER in process.cmdline() and _WORKER not in process.parent().cmdline():
+                parent = process.parent()
+                if parent and _WORKER in process.cmdline() and _WORKER not in parent.cmdline():
                     self.most = max(self.most, held_by(process))
 
 
