@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,10 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, text
 
+from coordinator import schema
 from coordinator.database import DatabaseError, check_foreign_keys, open_database
 from coordinator.models import Base
 from coordinator.schema import Migrated, NewerDatabaseError, revisions, upgrade_schema
@@ -93,6 +96,11 @@ def downgrade(connection: Connection, to: str) -> None:
     config.attributes["connection"] = connection
     command.downgrade(config, to)
     check_foreign_keys(connection)
+
+
+def test_the_files_are_named_after_their_revisions() -> None:
+    folder = Path(schema.__file__).parent / "migrations"
+    assert revisions() == [found.revision for found in ScriptDirectory(str(folder)).walk_revisions()][::-1]
 
 
 @BOTH
