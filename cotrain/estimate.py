@@ -51,10 +51,8 @@ _STATE_VECTORS = 4
 """In memory shared between processes: two outer states, each of parameters and momentum."""
 _INHERITED_VECTORS = 1
 """The initial weights stay with the processes that were forked before they changed."""
-_GROUP_VECTORS = 4
-"""Of a group: contribution, both residuals, and a copy of one for audits."""
 _GROUPS = 3
-"""Two are kept, and the next one begins."""
+"""Two are kept, and the next one begins; each holds its contribution."""
 _BEGUN_VECTORS = 1
 """Local weights at the end of the round that is being averaged, while inner steps go on."""
 _CATCH_UP_VECTORS = 3
@@ -190,15 +188,18 @@ def _optimizer(config: RunConfig, count: ParameterCount) -> int:
 
 
 def _averaging(config: RunConfig, vector: int, fragment: int) -> int:
-    """Of the process that averages: groups, error feedback of other fragments, encoded rounds, inherited weights."""
+    """Of the process that averages: groups, error feedback, encoded rounds, inherited weights.
+
+    A peer encodes each part once, of its contribution or as the average, so error feedback is one vector, and that of
+    the round which is not decided yet; of the parts that it reduces, each group keeps what it added, for audits.
+    """
     nodes, codec = config.distributed.nodes, config.diloco.codec
     encoded = encoded_bytes(codec, fragment // FP32_BYTES)
     received = _GROUPS * encoded * (nodes - 1) // nodes
     reducing = (nodes + 2) * min(FP32_BYTES * PART_VALUES, fragment)
-    feedback = 2 * (vector - fragment)
+    feedback = vector + fragment + _GROUPS * fragment // nodes
     rounds = (_GROUPS + _KEPT_ROUNDS) * encoded + encoded_bytes(codec, vector // FP32_BYTES)
-    groups = _GROUPS * _GROUP_VECTORS * fragment
-    return _INHERITED_VECTORS * vector + groups + feedback + received + rounds + reducing
+    return _INHERITED_VECTORS * vector + _GROUPS * fragment + feedback + received + rounds + reducing
 
 
 def _largest_fragment(count: ParameterCount, fragments: int) -> int:
