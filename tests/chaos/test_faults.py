@@ -103,6 +103,15 @@ def test_the_survivors_of_a_kill_close_the_round_identically(point: Any, tmp_pat
         close_after_the_loss(swarm, survivors)
 
 
+def test_a_peer_killed_while_its_processes_speak_holds_up_nobody(tmp_path: Path) -> None:
+    with running_swarm(tmp_path, swarm_config(3)) as swarm:
+        victim, *survivors = swarm.add_peers(3)
+        victim.call("hold_futures")
+        victim.kill()
+        assert swarm.all(survivors, "seen_at_most", 2) == [2, 2]
+        assert {len(outcome["members"]) for outcome in close_one_round(swarm, survivors, seed=0)} == {2}
+
+
 def close_after_the_loss(swarm: TestSwarm, survivors: Sequence[ChildHandle]) -> None:
     """The next round is the survivors' own, once the record of the dead has gone."""
     assert swarm.all(list(survivors), "seen_at_most", len(survivors)) == [len(survivors)] * len(survivors)

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import torch
+from hivemind.utils import MPFuture
 
 from cotrain.config import RunConfig
 from cotrain.membership.certificate import Role
@@ -230,6 +231,10 @@ class PeerChild(_Child):
         """This peer's pseudo-gradient of the last round, and the round's average as it got it."""
         return self.pseudo_gradient.tolist(), self.peer.average().tolist()
 
+    def hold_futures(self) -> None:
+        """Hold the lock that this peer's processes pass each other results under."""
+        MPFuture._update_lock.acquire()
+
     def corrupt(self) -> str:
         self.state.parameters[7] += 1.0
         self.state, _ = self.peer.publish(self.state)
@@ -311,6 +316,7 @@ class ChildHandle:
 
 def _serve(build: Callable[[], _Child], pipe: Connection) -> None:
     os.setsid()
+    MPFuture.reset_backend()  # as nodes have: its locks are inherited, and a peer may be killed while it holds one
     try:
         limit_message_nesting()
         torch.set_num_threads(1)
