@@ -123,6 +123,7 @@ async def test_jobs_are_their_accounts_and_the_owners(client: Client, tmp_path: 
     assert sorted(one["id"] for one in page["items"] + rest["items"]) == sorted(mine)
     assert (rest["nextCursor"], {one["status"] for one in page["items"]}) == (None, {"queued"})
     assert (await get_json(client, f"{JOBS}?session=another"))["items"] == []
+    assert (await get_json(client, f"{JOBS}?session=%00", status=422))["field"] == "session"
     with acting_as(client, await sign_in(client, STRANGER)):
         await post_json(client, f"{SESSIONS}/{session}/save", status=403)
         await get_json(client, f"{JOBS}/{mine[0]}", status=404)
