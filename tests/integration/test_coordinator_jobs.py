@@ -86,6 +86,8 @@ async def test_a_session_saved_in_the_middle_ends_with_two_versions(
     found = (await get_json(client, f"{MODELS}/Poems"))["items"]
     assert [(one["version"], one["round"], one["available"]) for one in found] == [(2, 9, True), (1, 4, True)]
     assert found[1]["evaluation"]["metrics"]["validationLoss"] == 3.5
+    async with client.delete(f"{SESSIONS}/{session}/training") as response:
+        assert response.status == 204
     async with client.get(f"{MODELS}/Poems/versions/1/download") as response:
         assert response.status == 200
     assert (await get_json(client, f"{JOBS}/{jobs[0]['id']}"))["model"] == found[0]["model"]
@@ -174,6 +176,9 @@ async def test_a_session_that_ends_first_fails_its_saves_and_keeps_no_files(
     await report_to(client, Exported(session=session, job=job, path=str(late), round=4, evaluation={}))
     assert not late.exists()
     assert (await get_json(client, MODELS))["items"] == []
+    async with client.delete(f"{SESSIONS}/{session}") as response:
+        assert response.status == 204
+    assert (await get_json(client, f"{JOBS}/{job}"))["sessionId"] is None
 
 
 @BOTH
