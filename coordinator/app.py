@@ -19,6 +19,7 @@ from coordinator.api import (
     catalog,
     events,
     invitations,
+    jobs,
     models,
     monitoring,
     pages,
@@ -64,7 +65,8 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, sessions, assets, catalog, models, trained, participants, invitations, uplink, events, monitoring, pages,
+        auth, sessions, assets, catalog, models, jobs, trained, participants, invitations, uplink, events, monitoring,
+        pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
@@ -73,9 +75,8 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend(
-        (_store, _ingest, _progress, _metrics, _certificates, _leftovers, _checkpointer, _status_files, _finishing)
-    )
+    app.cleanup_ctx.extend((_store, _ingest, _progress, _metrics, _certificates, _leftovers))
+    app.cleanup_ctx.extend((_checkpointer, _evaluations, _status_files, _finishing))
     return app
 
 
@@ -163,6 +164,11 @@ async def _leftovers(app: web.Application) -> AsyncIterator[None]:
 
 async def _checkpointer(app: web.Application) -> AsyncIterator[None]:
     async with _background("checkpointer", app[COORDINATOR].checkpointer.run):
+        yield
+
+
+async def _evaluations(app: web.Application) -> AsyncIterator[None]:
+    async with _background("evaluations", app[COORDINATOR].evaluations.run):
         yield
 
 

@@ -25,6 +25,8 @@ from coordinator.checkpointer_messages import (
     Follow,
     Ready,
     Release,
+    Save,
+    SaveFailed,
 )
 from cotrain.config import RunConfig, load_config
 from cotrain.errors import CotrainError
@@ -78,6 +80,8 @@ class Checkpointer:
         # no fork after this line
         self._dht_thread, self._loop = DhtThread(), LoopThread("libp2p")
         self._sessions: dict[str, FollowedSession] = {}
+        self._saves: set[str] = set()
+        """Jobs that are done."""
         self._lines: queue.Queue[str | None] = queue.Queue()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._lines.put(None))
@@ -122,6 +126,8 @@ class Checkpointer:
                     _report(session.following())
                 case Follow():
                     _report(self._sessions[command.session].following())
+                case Save():
+                    self._save(command)
                 case Finish():
                     self._finish(command.session)
                 case Release():
@@ -145,6 +151,20 @@ class Checkpointer:
             self.let_go(name)
             _report(saved)
 
+    def _save(self, command: Save) -> None:
+        """A session that is not followed says why by itself: it has ended, or failed."""
+        session = self._sessions.get(command.session)
+        if session is None or command.job in self._saves:
+            return
+        self._saves.add(command.job)
+        session.follow()
+        try:
+            _report(session.save_model(command.job))
+        except Exception as error:  # what cannot be saved now can be trained on all the same
+            logger.error("session %s could not be saved", command.session, exc_info=error)
+            message, hint = _explained(error)
+            _report(SaveFailed(session=command.session, job=command.job, message=message, hint=hint))
+
     def let_go(self, name: str) -> None:
         """Stop following a session; one that is not followed is let go already."""
         session = self._sessions.pop(name, None)
@@ -166,14 +186,16 @@ class _failures_of:
             return False
         logger.error("session %s failed", self._session, exc_info=error)
         self._checkpointer.let_go(self._session)
-        hint = error.hint if isinstance(error, CotrainError) else "see the checkpointer's log in the data folder"
-        message = _told(error) if isinstance(error, CotrainError) else repr(error)
+        message, hint = _explained(error)
         _report(Failed(session=self._session, message=message, hint=hint))
         return True
 
 
-def _told(error: CotrainError) -> str:
-    return f"{error.field}: {error.message}" if error.field else error.message
+def _explained(error: Exception) -> tuple[str, str]:
+    """What happened, and what to do."""
+    if not isinstance(error, CotrainError):
+        return repr(error), "see the checkpointer's log in the data folder"
+    return f"{error.field}: {error.message}" if error.field else error.message, error.hint
 
 
 def _report(report: BaseModel) -> None:

@@ -37,8 +37,16 @@ class Release(CamelModel):
     session: str
 
 
-Command = Annotated[Follow | Finish | Release, Field(discriminator="op")]
-COMMAND: TypeAdapter[Follow | Finish | Release] = TypeAdapter(Command)
+class Save(CamelModel):
+    """Save the newest outer state as a model, and go on following. Told twice, it is done once."""
+
+    op: Literal["save"] = "save"
+    session: str
+    job: str
+
+
+Order = Follow | Finish | Release | Save
+COMMAND: TypeAdapter[Order] = TypeAdapter(Annotated[Order, Field(discriminator="op")])
 
 
 class Ready(CamelModel):
@@ -71,6 +79,29 @@ class Saved(CamelModel):
     """Whose outer parameters it has: after early stopping not the newest. None: not known."""
 
 
+class Exported(CamelModel):
+    """What a Save asked for is on disk and loads with `from_pretrained`; the session goes on."""
+
+    event: Literal["exported"] = "exported"
+    session: str
+    job: str
+    path: str
+    round: int
+    """Whose outer parameters it has."""
+    evaluation: dict[str, float]
+    """Data of the evaluation record of that round."""
+
+
+class SaveFailed(CamelModel):
+    """What a Save asked for cannot be had; the session goes on."""
+
+    event: Literal["save-failed"] = "save-failed"
+    session: str
+    job: str
+    message: str
+    hint: str = ""
+
+
 class Failed(CamelModel):
     """The session cannot be followed any further."""
 
@@ -93,5 +124,5 @@ class Judged(CamelModel):
     """What the accused did, in words that go on from its name."""
 
 
-Report = Annotated[Ready | Following | Saved | Failed | Judged, Field(discriminator="event")]
-REPORT: TypeAdapter[Ready | Following | Saved | Failed | Judged] = TypeAdapter(Report)
+SessionReport = Following | Saved | Exported | SaveFailed | Failed | Judged
+REPORT: TypeAdapter[Ready | SessionReport] = TypeAdapter(Annotated[Ready | SessionReport, Field(discriminator="event")])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from coordinator.checkpointer_messages import REPORT, Failed, Finish, Follow, Following, Judged, Ready, Release, Saved
+from coordinator.checkpointer_messages import REPORT, Follow, Order, Ready, SessionReport
 from coordinator.settings import Settings
 from cotrain.process import child_environment, end_process
 from cotrain.status import replace_file
@@ -25,8 +25,6 @@ _END_GRACE_S = 2.5
 _PORT_WAIT_S = 3.0
 _STEADY_AFTER_S = 60.0
 PORT_FILE = "checkpointer.port"
-
-SessionReport = Following | Saved | Failed | Judged
 
 
 class CheckpointerProcess:
@@ -74,7 +72,7 @@ class CheckpointerProcess:
             )  # fmt: skip
             await asyncio.sleep(delay)
 
-    def send(self, command: Follow | Finish | Release) -> None:
+    def send(self, command: Order) -> None:
         """Tell the checkpointer something; without a process the next one will be told what still counts."""
         if self._process is None or self._process.stdin is None or self._process.stdin.is_closing():
             _logger.info("the checkpointer is not up: %s %s waits", command.op, command.session)

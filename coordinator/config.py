@@ -104,6 +104,8 @@ class ModelsSection(Section):
     versions_kept: Count = 10
     """Versions of a model that keep their files at least; pinned ones stay besides, and those that a session started
     from."""
+    evaluation_limit_s: Annotated[float, Field(ge=1, le=7 * 86400)] = 3600.0
+    """How long an evaluation that somebody asks for may take."""
 
 
 class JoinSection(Section):

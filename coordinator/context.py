@@ -17,13 +17,15 @@ from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
 from coordinator.catalog_entries import CatalogEntries
 from coordinator.certificates import Certificates
-from coordinator.checkpointer_messages import Judged, Saved
-from coordinator.checkpointer_process import CheckpointerProcess, SessionReport
+from coordinator.checkpointer_messages import Exported, Judged, Saved, SaveFailed, SessionReport
+from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.cleanup import Cleanup
+from coordinator.evaluations import Evaluations
 from coordinator.hub import Hub
 from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
 from coordinator.invitations import Invitations
+from coordinator.jobs import Jobs
 from coordinator.observability import Metrics
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
@@ -53,6 +55,8 @@ class Coordinator:
     registry: Registry
     retention: Retention
     cleanup: Cleanup
+    jobs: Jobs
+    evaluations: Evaluations
     participants: Participants
     ingest: Ingest
     challenges: Challenges
@@ -91,8 +95,11 @@ def build_coordinator(settings: Settings) -> Coordinator:
         if isinstance(report, Judged):
             await suspicions.on_judged(report)
             return
-        await sessions.on_report(report)
-        if isinstance(report, Saved):
+        if isinstance(report, Exported | SaveFailed):
+            await jobs.on_report(report)
+        else:
+            await sessions.on_report(report)
+        if isinstance(report, Saved | Exported):
             await retention.apply()
 
     checkpointer = CheckpointerProcess(settings, on_report=on_report, to_follow=lambda: sessions.to_follow())
@@ -109,6 +116,8 @@ def build_coordinator(settings: Settings) -> Coordinator:
     registry = Registry(store, settings.shared)
     retention = Retention(store, settings.shared, settings.config.models.versions_kept)
     sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, registry, checkpointer.send)
+    jobs = Jobs(store, settings.shared, registry, checkpointer.send)
+    catalog = CatalogEntries(store, limiter, settings.shared)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     suspicions = Suspicions(store, participants)
     return Coordinator(
@@ -118,7 +127,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
-        catalog=CatalogEntries(store, limiter, settings.shared), metrics=metrics,
+        catalog=catalog, metrics=metrics, jobs=jobs, evaluations=Evaluations(store, settings, registry, catalog),
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
         invitations=Invitations(store, public_url=settings.public_url),
     )  # fmt: skip

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 from hivemind.dht import DHT
+from transformers import PreTrainedTokenizerFast
 
-from coordinator.checkpointer_messages import Following, Judged, Saved
+from coordinator.checkpointer_messages import Exported, Following, Judged, Saved
 from coordinator.evidence_files import EvidenceFiles
 from coordinator.session_assets import gather_assets, model_files
 from coordinator.session_paths import confine
@@ -91,6 +92,7 @@ class FollowedSession:
         self._lengths = RoundLengths.from_config(config, self._wanted)
         self._checkpoint_rounds = math.ceil(config.checkpoint.interval / config.diloco.round_steps)
         self._stopping = EarlyStopping(config.train.early_stopping_patience)
+        self._evaluation: dict[str, float] = {}
         folder = shared.run_dir(config.session.id, PEER_NAME)
         self._reporter = StatusReporter(
             folder, session=config.session.id, peer=PEER_NAME, interval_s=config.monitoring.status_interval_s
@@ -198,7 +200,8 @@ class FollowedSession:
                   **({} if followed is None else _told(followed))},
         )  # fmt: skip
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, counts: bool = True) -> None:
+        """`counts`: whether early stopping hears of it."""
         state, config = self._observer.state, self._config
         load_flat_parameters(self._model, state.parameters)
         result = evaluate(
@@ -206,13 +209,16 @@ class FollowedSession:
             batch_size=config.train.batch_size,
         )  # fmt: skip
         self._reporter.update(validation_loss=result.loss, validation_round=state.round, accuracy=result.accuracy)
-        self._stopping.observe(result.loss)
+        if counts:
+            self._stopping.observe(result.loss)
+        self._evaluation = {
+            "round": state.round, "samples": state.samples, "validationLoss": result.loss, "targets": result.targets,
+            **result.metrics,
+        }  # fmt: skip
         self._reporter.record(
-            "evaluation", f"round {state.round}: validation loss {result.loss:.4f}",
-            data={"round": state.round, "samples": state.samples, "validationLoss": result.loss,
-                  "targets": result.targets, **result.metrics},
-        )  # fmt: skip
-        if self._stopped_early:
+            "evaluation", f"round {state.round}: validation loss {result.loss:.4f}", data=self._evaluation
+        )
+        if counts and self._stopped_early:
             self._reporter.record(
                 "log", f"stopped early: {self._stopping.patience} evaluations in a row without a lower validation loss"
             )
@@ -225,6 +231,35 @@ class FollowedSession:
             validation_loss=status.validation_loss if status.validation_round == state.round else None,
         )
 
+    def save_model(self, job: str) -> Exported:
+        """Export the newest outer parameters that are held here, into a folder of this round; evaluated, as all are.
+
+        Raises StorageError.
+        """
+        state = self._observer.state
+        if self._evaluation["round"] != state.round:
+            self._evaluate(counts=False)  # when somebody asks must not decide when the run stops
+        output = self._config.checkpoint.output_path
+        path = (
+            Path(output) / f"round-{state.round}"
+            if output
+            else self._shared.interim_model(self._config.session.id, state.round)
+        )
+        if not path.is_dir():  # whole or not at all; another request in the same round
+            self._export(state, path)
+        self._reporter.record(
+            "log", f"the model after round {state.round} is saved at {path}", data={"savedPath": str(path)}
+        )
+        return Exported(
+            session=self._config.session.id, job=job, path=str(path), round=state.round, evaluation=self._evaluation
+        )
+
+    def _export(self, state: OuterState, path: Path) -> PreTrainedTokenizerFast:
+        tokenizer = load_tokenizer(self._config.tokenizer, self._prepared.spec.task)
+        load_flat_parameters(self._model, state.parameters)
+        export_model(self._model, tokenizer, path)
+        return tokenizer
+
     def save_final_model(self) -> Saved:
         """Export the outer parameters, tokenizer included; its path loads with `from_pretrained`.
 
@@ -232,13 +267,11 @@ class FollowedSession:
         """
         self._observer.follow()
         self._reporter.phase("finishing", message="saving the final model")
-        tokenizer = load_tokenizer(self._config.tokenizer, self._prepared.spec.task)
         best = self._checkpoints.best(self._read) if self._stopped_early else None
         exported = best or self._observer.state
-        load_flat_parameters(self._model, exported.parameters)
         output = self._config.checkpoint.output_path
         path = Path(output) / "final" if output else self._shared.final_model(self._config.session.id)
-        export_model(self._model, tokenizer, path)
+        tokenizer = self._export(exported, path)
         sample = ""
         if self._prepared.spec.task == "causal-lm":
             sample = SAMPLE_PROMPT + generate_text(

@@ -33,6 +33,22 @@ class EvaluationView(CamelModel):
     """By name: `validationLoss` (nats per target), `accuracy`, and what else the task is measured by."""
 
 
+class AskedEvaluationView(CamelModel):
+    """What an evaluation that somebody asked for has found."""
+
+    job: str
+    dataset: str | None
+    """In the catalog; null: the data that it was trained with."""
+    split: str
+    data_fingerprint: str
+    """The same one: the same samples."""
+    targets: int
+    """Predicted."""
+    metrics: dict[str, float]
+    """By name, as those of the checkpointer's evaluations."""
+    evaluated_at: str
+
+
 class VersionView(CamelModel):
     """What one session made of a model."""
 
@@ -44,6 +60,8 @@ class VersionView(CamelModel):
     """The same one: the same samples, in training and validation. Empty where that is not known."""
     contributors: list[ContributorView]
     evaluation: EvaluationView | None
+    last_evaluation: AskedEvaluationView | None = None
+    """The newest one that somebody asked for; `evaluation` is that of its training."""
     round: int | None
     """Whose outer parameters it has."""
     parameters: int
@@ -107,6 +125,9 @@ def _version_fields(row: ModelVersionRow) -> dict[str, Any]:
         "data_fingerprint": row.data_fingerprint,
         "contributors": [ContributorView.model_validate(one) for one in row.contributors],
         "evaluation": None if row.evaluation is None else EvaluationView.model_validate(row.evaluation),
+        "last_evaluation": None
+        if row.last_evaluation is None
+        else AskedEvaluationView.model_validate(row.last_evaluation),
         "round": row.round, "parameters": row.parameters, "size_bytes": row.size_bytes,
         "available": row.path != "", "pinned": row.pinned, "created_at": iso_time(row.created_at),
     }  # fmt: skip

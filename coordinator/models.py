@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -10,6 +10,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from cotrain.membership.certificate import Role
 from cotrain.request import DEFAULT_PRIORITY, Visibility
 from cotrain.status import State
+
+JobKind = Literal["save", "evaluate"]
+JobState = Literal["queued", "running", "completed", "failed"]
 
 
 class Base(DeclarativeBase):
@@ -246,7 +249,7 @@ class CertificateRow(Base):
 
 
 class JobRow(Base):
-    """A task in the queue: a session's training, or the evaluation of a model."""
+    """A session's training in the queue."""
 
     __tablename__ = "jobs"
     __table_args__ = (Index("ix_jobs_queue", "state", "priority", "created_at"),)
@@ -329,6 +332,8 @@ class ModelVersionRow(Base):
     """The session's `data_key`; empty where that is not known."""
     contributors: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    last_evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    """What the newest evaluation that somebody asked for has found."""
     path: Mapped[str] = mapped_column(Text)
     """Relative to the data folder; empty once its files have been removed."""
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
@@ -339,6 +344,31 @@ class ModelVersionRow(Base):
     pinned: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether its files stay, however many newer versions there are."""
     created_at: Mapped[float]
+
+
+class ModelJobRow(Base):
+    """What somebody asked to be done to a model beside its training: saved, or evaluated."""
+
+    __tablename__ = "model_jobs"
+    __table_args__ = (
+        Index("ix_model_jobs_account", "account", "created_at", "id"),
+        Index("ix_model_jobs_session", "session_id", "created_at", "id"),
+        Index("ix_model_jobs_open", "state", "kind", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[JobKind] = mapped_column(String(16))
+    state: Mapped[JobState] = mapped_column(String(16))
+    account: Mapped[str] = mapped_column(String(128))
+    session_id: Mapped[str | None] = mapped_column(String(63), ForeignKey("sessions.id", ondelete="SET NULL"))
+    model_id: Mapped[str | None] = mapped_column(String(63), ForeignKey("models.id", ondelete="CASCADE"))
+    version: Mapped[int | None] = mapped_column(Integer)
+    asked: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    message: Mapped[str] = mapped_column(Text, default="")
+    hint: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[float]
+    updated_at: Mapped[float]
 
 
 class CatalogEntryRow(Base):

@@ -1,12 +1,14 @@
-"""The registry of models: each session that ends with a saved model makes a version of a named one."""
+"""The registry of models: each round of a session whose model is saved makes a version of a named one."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,7 +29,7 @@ from coordinator.store import Store, Transaction
 from coordinator.version_facts import contributors_of, evaluation_at, model_names
 from cotrain.errors import ConflictError, NotFoundError
 from cotrain.paths import STATUS_FILE, SharedPaths
-from cotrain.status import Status, read_status
+from cotrain.status import FINAL_STATES, Status, now, read_status
 
 _logger = logging.getLogger(__name__)
 
@@ -76,36 +78,47 @@ class Registry:
         """`look_at_saved`, in a thread."""
         return await asyncio.to_thread(look_at_saved, self._shared, session, path)
 
-    async def add(self, transaction: Transaction, row: SessionRow, saved: SavedModel, round_: int | None) -> None:
-        """Record the version that a session has made, unless there is one already.
+    async def add(
+        self, transaction: Transaction, row: SessionRow, saved: SavedModel, round_: int | None,
+        records: Sequence[Mapping[str, Any]] = (),
+    ) -> ModelVersionRow:  # fmt: skip
+        """The version that a session has made of this round: the one that there is, or a new one.
+
+        Files that were removed meanwhile are there again.
 
         Args:
             round_: whose outer parameters were saved; None: not known.
+            records: data of evaluation records that may not be stored yet.
         """
         rows = transaction.rows
-        if await rows.scalar(select(func.count()).where(ModelVersionRow.session_id == row.id)):
-            return
+        found = await rows.scalar(
+            select(ModelVersionRow).where(ModelVersionRow.session_id == row.id, ModelVersionRow.round == round_)
+        )
+        if found is not None:
+            if not found.path:
+                found.path, found.size_bytes = saved.path, saved.size_bytes
+            return found
         model = await _model_of(rows, row)
         newest = await rows.scalar(select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model))
-        records = [] if saved.status is None else [r.data for r in saved.status.records if r.kind == "evaluation"]
-        evaluation = evaluation_at(round_, [*await _evaluations(rows, row.id), *records])
+        newer = [] if saved.status is None else [r.data for r in saved.status.records if r.kind == "evaluation"]
+        evaluation = evaluation_at(round_, [*await _evaluations(rows, row.id), *newer, *records])
         participants = await rows.scalars(
             select(ParticipantRow).where(ParticipantRow.session_id == row.id)
             .order_by(ParticipantRow.created_at, ParticipantRow.id)
         )  # fmt: skip
         said = row.checkpointer_status or {}
         parameters = saved.status.parameters if saved.status else int(said.get("parameters", 0))
-        rows.add(
-            ModelVersionRow(
-                model_id=model, version=(newest or 0) + 1, session_id=row.id, config=row.config,
-                data_fingerprint=row.data_key, path=saved.path, size_bytes=saved.size_bytes, round=round_,
-                contributors=[one.model_dump(by_alias=True) for one in contributors_of(participants)],
-                evaluation=None if evaluation is None else evaluation.model_dump(by_alias=True),
-                parameters=parameters, pinned=False, created_at=row.updated_at,
-            )
+        made = ModelVersionRow(
+            model_id=model, version=(newest or 0) + 1, session_id=row.id, config=row.config,
+            data_fingerprint=row.data_key, path=saved.path, size_bytes=saved.size_bytes, round=round_,
+            contributors=[one.model_dump(by_alias=True) for one in contributors_of(participants)],
+            evaluation=None if evaluation is None else evaluation.model_dump(by_alias=True),
+            parameters=parameters, pinned=False, created_at=row.updated_at if row.state in FINAL_STATES else now(),
         )  # fmt: skip
+        rows.add(made)
         await rows.flush()
-        _logger.info("session %s made version %d of model %s", row.id, (newest or 0) + 1, model)
+        _logger.info("session %s made version %d of model %s", row.id, made.version, model)
+        return made
 
     async def catch_up(self) -> int:
         """Give a version to each saved model that has none: from before there was a registry. Returns how many."""

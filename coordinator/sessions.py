@@ -18,7 +18,7 @@ from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.limits import Limits
 from coordinator.certificates import Certificates
-from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Release, Saved
+from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Order, Release, Saved
 from coordinator.hub import CLOSE_NORMAL, Hub
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.lifecycle import (
@@ -36,6 +36,7 @@ from coordinator.needs import dataset_key, needs_of
 from coordinator.progress import current_projection
 from coordinator.queue import Queue, queue_reasons, under_way
 from coordinator.registry import Registry, SavedModel
+from coordinator.saves import fail_saves_of_ended, open_saves
 from coordinator.scheduler import Offer, Reason, awaited_peers, best_first
 from coordinator.settings import Settings
 from coordinator.store import Store, Transaction
@@ -56,7 +57,7 @@ _ACTIVITY_POLL_S = 0.1
 _ACTIVE_STATES = frozenset({"training", "stopping"})
 _OFFERED_STATES = ("waiting", "training")
 
-Send = Callable[[Follow | Finish | Release], None]
+Send = Callable[[Order], None]
 Position = tuple[float, str]
 """Where a page of sessions begins: creation time and id of the last one seen."""
 
@@ -226,10 +227,13 @@ class Sessions:
                 row = await find_session(transaction.rows, report.session)
                 await self._apply(transaction, row, report, saved)
                 let_out = await self._queue.on_change(transaction.rows, row)
+                saves = await open_saves(transaction.rows, row.id) if isinstance(report, Following) else []
         except (ConflictError, NotFoundError) as error:
             _logger.info("the checkpointer's %s of %s comes too late: %s", report.event, report.session, error.message)
             return
         if isinstance(report, Following):
+            for save in saves:  # asked for before the coordinator or the checkpointer was restarted
+                self._send(save)
             if row.state == "stopping":  # the coordinator or the checkpointer was restarted meanwhile
                 self._finish_soon(row.id)
             elif row.state not in FOLLOWED_STATES:  # cancelled while the command was on its way
@@ -347,6 +351,7 @@ async def change_state(transaction: Transaction, row: SessionRow, action: Action
     previous = row.state
     row.state = transition(previous, action)
     row.updated_at = now()
+    await fail_saves_of_ended(transaction.rows, row)
     await transaction.emit(row.id, "session.state", state_event(row, previous=previous))
 
 

@@ -39,6 +39,8 @@ class Settings:
         default_factory=lambda: tuple(python_command("coordinator.checkpointer"))
     )
     """Program that is run with `--shared DIR --host H --port P`."""
+    evaluation_command: tuple[str, ...] = field(default_factory=lambda: tuple(python_command("coordinator.evaluation")))
+    """Program that is run with `--shared DIR` for each model that somebody wants evaluated."""
     stop_grace_s: float = 30.0
     """How long a stopping session waits for its participants to end their round."""
     progress_interval_s: float = 0.25

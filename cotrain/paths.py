@@ -109,6 +109,10 @@ class SharedPaths:
     def final_model(self, session: str) -> Path:
         return self.final_models / session
 
+    def interim_model(self, session: str, round_: int) -> Path:
+        """Beside the final models, under a name that no session has."""
+        return self.final_models / f"{session}.round-{round_}"
+
     def create(self) -> SharedPaths:
         """Make every folder; existing ones are left as they are."""
         for path in (

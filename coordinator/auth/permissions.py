@@ -11,6 +11,7 @@ from cotrain.errors import ForbiddenError, NotAuthorizedError
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
 Act = Literal[
     "read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw", "pin", "invite",
+    "evaluate",
 ]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -28,18 +29,19 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "withdraw": frozenset({"owner", "operator"}),
     "pin": frozenset({"owner", "operator"}),
     "invite": frozenset({"owner", "operator"}),
+    "evaluate": frozenset({"account"}),
 }
-"""Each act with the roles that may do it. Steering is start, pause, resume, stop and cancel; `register`, `leave` and
-`remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` is of a model, whose owner is that of
-its sessions. A participant's own token stands for the role of that participant and for no other. Of a private session
-`coordinator.invitations` says who sees it at all: to others there is none."""
+"""Each act with the roles that may do it. Steering is start, pause, resume, stop, cancel and save; `register`, `leave`
+and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` is of a model, whose owner is
+that of its sessions; `evaluate` is of models and jobs. A participant's own token stands for the role of that one
+and for no other. Of a private session `coordinator.invitations` says who sees it at all: to others there is none."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
     "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
     "add": "add to the catalog", "withdraw": "delete this entry of the catalog",
     "pin": "say which versions of this model are kept",
-    "invite": "say who is invited",
+    "invite": "say who is invited", "evaluate": "have models evaluated and read about jobs",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {
     "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",

@@ -1,8 +1,8 @@
 """A small program that speaks the checkpointer's side of the protocol, and trains nothing.
 
 A session whose name says `broken` fails. For any other one, a file `<shared>/reached-<session>` makes it
-report that the goal is reached, and a file `<shared>/report-*.json` is reported as it is. Each command is written to
-`<shared>/commands.jsonl`.
+report that the goal is reached, and a file `<shared>/report-*.json` is reported as it is. While there is a file
+`<shared>/no-saves`, nothing comes of a Save. Each command is written to `<shared>/commands.jsonl`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import select
 import tomllib
 from pathlib import Path
 
-from coordinator.checkpointer_messages import COMMAND, Failed, Finish, Follow, Following, Ready, Saved
+from coordinator.checkpointer_messages import COMMAND, Exported, Failed, Finish, Follow, Following, Ready, Save, Saved
 from cotrain.process import bind_to_parent
 from cotrain.protocol import Asset
 
@@ -66,13 +66,23 @@ def obey(shared: Path, line: str, followed: set[str]) -> None:
         (shared / "data.bin").write_bytes(CONTENT)
         asset = Asset(name="data.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size_bytes=len(CONTENT))
         say(Following(session=command.session, assets=[asset], asset_folder=str(shared)))
+    elif isinstance(command, Save):
+        if command.session in followed and not (shared / "no-saves").exists():
+            save(shared, command)
     else:
         followed.discard(command.session)
         if isinstance(command, Finish):
             say(Saved(session=command.session, path=str(shared / "models" / "final" / command.session)))
 
 
-def say(report: Ready | Following | Saved | Failed) -> None:
+def save(shared: Path, command: Save) -> None:
+    """What there is of a model after round 4; whoever tests makes its files."""
+    path = shared / "models" / "final" / f"{command.session}.round-4"
+    evaluation = {"round": 4, "samples": 32, "validationLoss": 3.5, "targets": 100}
+    say(Exported(session=command.session, job=command.job, path=str(path), round=4, evaluation=evaluation))
+
+
+def say(report: Ready | Following | Saved | Exported | Failed) -> None:
     print(json.dumps(report.model_dump(by_alias=True)), flush=True)
 
 
