@@ -338,6 +338,8 @@ class ModelVersionRow(Base):
     """Whose outer parameters it has."""
     pinned: Mapped[bool] = mapped_column(Boolean, default=False)
     """Whether its files stay, however many newer versions there are."""
+    visibility: Mapped[Visibility] = mapped_column(String(16), default="public")
+    """Its session's; what is private stays so without the session, and then the model's owner alone sees it."""
     created_at: Mapped[float]
 
 

@@ -77,9 +77,9 @@ def evaluation(round_: int, loss: float) -> dict[str, Any]:
     return {"number": round_, "time": 5.0, "kind": "evaluation", "message": "evaluated", "data": data}
 
 
-async def finished_session(client: Client, root: Path, exported: Path | None) -> str:
+async def finished_session(client: Client, root: Path, exported: Path | None, **wanted: Any) -> str:
     """A session that has reached its goal, with a final model on disk if there is one to copy."""
-    session = await create_session(client, "Poems")
+    session = await create_session(client, **({"name": "Poems"} | wanted))
     await post_json(client, f"{SESSIONS}/{session}/start")
     await until_state(client, session, "waiting")
     if exported is not None:
