@@ -178,6 +178,28 @@ class MetricRow(Base):
     tokens_per_second: Mapped[float | None]
 
 
+class ContributionRow(Base):
+    """What a participant is credited for, over all rounds that were counted."""
+
+    __tablename__ = "contributions"
+
+    participant_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("participants.id", ondelete="CASCADE"), primary_key=True
+    )
+    session_id: Mapped[str] = _session_key(index=True)
+    rounds: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+
+
+class CreditedRoundRow(Base):
+    """A round that was counted in `contributions`: none is counted twice."""
+
+    __tablename__ = "credited_rounds"
+
+    session_id: Mapped[str] = _session_key(primary_key=True)
+    round: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
 class AccountRow(Base):
     """A wallet that has signed in."""
 
@@ -328,6 +350,8 @@ class ModelVersionRow(Base):
     data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
     """The session's `data_key`; empty where that is not known."""
     contributors: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    uncredited_rounds: Mapped[int | None] = mapped_column(BigInteger, default=None)
+    """Of its session: rounds of which it is not known who gave what; None where not even their number is known."""
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     path: Mapped[str] = mapped_column(Text)
     """Relative to the data folder; empty once its files have been removed."""

@@ -13,8 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import ColumnElement
 
 from coordinator.certificates import CHECKPOINTER
+from coordinator.contributions import count_rounds, credits_of, rounds_credited
 from coordinator.downloads import model_size_bytes
 from coordinator.model_views import (
+    ContributorView,
     ModelDetailView,
     ModelView,
     VersionDetailView,
@@ -94,17 +96,17 @@ class Registry:
         newest = await rows.scalar(select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model))
         records = [] if saved.status is None else [r.data for r in saved.status.records if r.kind == "evaluation"]
         evaluation = evaluation_at(round_, [*await _evaluations(rows, row.id), *records])
-        participants = await rows.scalars(
-            select(ParticipantRow).where(ParticipantRow.session_id == row.id)
-            .order_by(ParticipantRow.created_at, ParticipantRow.id)
-        )  # fmt: skip
+        if saved.status is not None:
+            await count_rounds(transaction, row.id, saved.status.records)
         said = row.checkpointer_status or {}
         parameters = saved.status.parameters if saved.status else int(said.get("parameters", 0))
+        rounds = saved.status.round if saved.status else said.get("round")
+        contributors, uncredited = await _contributors(rows, row.id, None if rounds is None else int(rounds))
         rows.add(
             ModelVersionRow(
                 model_id=model, version=(newest or 0) + 1, session_id=row.id, config=row.config,
                 data_fingerprint=row.data_key, path=saved.path, size_bytes=saved.size_bytes, round=round_,
-                contributors=[one.model_dump(by_alias=True) for one in contributors_of(participants)],
+                contributors=[one.model_dump(by_alias=True) for one in contributors], uncredited_rounds=uncredited,
                 evaluation=None if evaluation is None else evaluation.model_dump(by_alias=True),
                 parameters=parameters, pinned=False, visibility=row.visibility, created_at=row.updated_at,
             )
@@ -220,6 +222,19 @@ async def _model_of(rows: AsyncSession, row: SessionRow) -> str:
     rows.add(ModelRow(id=id_, name=name, owner=row.owner, created_at=row.updated_at))
     await rows.flush()
     return id_
+
+
+async def _contributors(
+    rows: AsyncSession, session: str, rounds: int | None
+) -> tuple[list[ContributorView], int | None]:  # fmt: skip
+    """Who gave what to a session of so many rounds (None: not known), and of how many rounds that is not known."""
+    found = list(await rows.scalars(
+        select(ParticipantRow).where(ParticipantRow.session_id == session)
+        .order_by(ParticipantRow.created_at, ParticipantRow.id)
+    ))  # fmt: skip
+    uncredited = None if rounds is None else max(0, rounds - await rounds_credited(rows, session))
+    credits = await credits_of(rows, session, [row.id for row in found])
+    return contributors_of(found, credits, all_credited=uncredited == 0), uncredited
 
 
 async def _evaluations(rows: AsyncSession, session: str) -> list[dict[str, object]]:

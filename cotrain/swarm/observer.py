@@ -7,14 +7,18 @@ Invariant: whoever joins finds the outer state here, also when all volunteers ar
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 
 from hivemind.dht import DHT
+from hivemind.p2p import PeerID
 from hivemind.utils import get_logger
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
+from cotrain.membership.certificate import Certificate
 from cotrain.membership.document import MembershipSource
+from cotrain.swarm.credit import credits_of
 from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.dial_back import DialBack
 from cotrain.swarm.evidence_service import EvidenceService, Keep
@@ -73,6 +77,8 @@ class SessionObserver:
         )  # fmt: skip
         self._lengths = RoundLengths.from_config(config, samples_wanted)
         self.digest = initial.digest()
+        self.credits: Mapping[str, int] | None = None
+        """Samples by peer that the newest state's round owes (`credit.py`); None where that is not known."""
         self.state = self._shared.publish(initial, self.digest)
         loop.run(self._serve(), 30.0)
         self._announce()
@@ -125,7 +131,27 @@ class SessionObserver:
 
     async def _catch_up(self) -> tuple[OuterState, str]:
         p2p = await self._dht.replicate_p2p()
-        return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S, needed=self._is_behind)
+        newer = await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S, needed=self._is_behind)
+        self.credits = await self._credits()
+        return newer
+
+    async def _credits(self) -> Mapping[str, int] | None:
+        """Of the round that was just fetched, while `digest` is still that of the state before it."""
+        fetched = None if self._follower.last is None else self._follower.last.fetched
+        if fetched is None:
+            return None
+        members = fetched.header.terms.members
+        asked = await asyncio.gather(
+            *(self._gate.require(PeerID.from_base58(member)) for member in members), return_exceptions=True
+        )
+        known = zip(members, asked, strict=True)
+        roles = {member: certificate.role for member, certificate in known if isinstance(certificate, Certificate)}
+        trainers = len(self._directory.view.trainers())
+        try:
+            return credits_of(fetched, session=self._session, state=self.digest, roles=roles, trainers=trainers)
+        except SwarmError as error:
+            logger.warning(f"round {fetched.header.terms.round + 1} is credited to nobody: {error}")
+            return None
 
     def _is_behind(self) -> bool:
         return bool(self._directory.view.donors(self.state.round + 1))

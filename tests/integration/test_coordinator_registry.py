@@ -132,7 +132,11 @@ async def test_a_finished_session_makes_a_version_that_says_how_it_came_about(
     assert (version["version"], version["sessionId"], version["round"], version["parameters"]) == (1, session, 2, 7)
     assert version["evaluation"]["metrics"] == {"validationLoss": 2.5, "accuracy": 0.25}
     assert (version["dataFingerprint"], version["available"], version["pinned"]) == (KEY, True, False)
-    assert version["contributors"] == [{"account": account, "names": ["volunteer"], "peers": 1, "tokens": 1234}]
+    (contributor,) = version["contributors"]
+    assert contributor == {
+        "account": account, "names": ["volunteer"], "peers": 1, "samples": 0, "rounds": 0, "tokens": 1234,
+    }  # fmt: skip
+    assert version["uncreditedRounds"] == 3
     assert version["sizeBytes"] == sum(path.stat().st_size for path in final.iterdir())
     detail = await get_json(client, f"{MODELS}/{model['id']}/versions/1")
     async with client.get(f"{SESSIONS}/{session}/config") as response:
