@@ -7,7 +7,8 @@ coordinator certified as such, and the members more than half of the trainers in
 
 What is not known. The weight is the samples that the peer said it had trained on, at most four times the group's lower
 median (`rounds.counted_samples`): nobody can prove training. A claim names the contributions that arrived, also those
-that the filter then left out or shortened, and a reducer may have left out one that arrived; audits look for that.
+that the filter then left out or shortened, and nothing shows that a reducer has left out one that arrived. A donor with
+a false decision gets nobody any credit; it can only keep the others from theirs, for that round.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from hivemind.utils import get_logger
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
-from cotrain.membership.certificate import Certificate
 from cotrain.membership.document import MembershipSource
 from cotrain.swarm.credit import credits_of
 from cotrain.swarm.dht import DhtThread, Directory
@@ -37,7 +36,7 @@ logger = get_logger(__name__)
 
 FOLLOW_TIMEOUT_S = 60.0
 MEMBERS_OUT_OF_VIEW = 8
-"""A group that evidence is about may have had so many more members than the swarm has peers in view."""
+"""A group may have had so many more members than the swarm has peers in view."""
 
 
 class SessionObserver:
@@ -141,17 +140,19 @@ class SessionObserver:
         if fetched is None:
             return None
         members = fetched.header.terms.members
-        asked = await asyncio.gather(
-            *(self._gate.require(PeerID.from_base58(member)) for member in members), return_exceptions=True
-        )
-        known = zip(members, asked, strict=True)
-        roles = {member: certificate.role for member, certificate in known if isinstance(certificate, Certificate)}
+        strangers = [member for member in members if self._gate.member(member) is None]
+        if len(strangers) <= MEMBERS_OUT_OF_VIEW:  # a donor may have made thousands of them up
+            await asyncio.gather(*map(self._meet, strangers), return_exceptions=True)
+        roles = {member: known.role for member in members if (known := self._gate.member(member)) is not None}
         trainers = len(self._directory.view.trainers())
         try:
             return credits_of(fetched, session=self._session, state=self.digest, roles=roles, trainers=trainers)
         except SwarmError as error:
             logger.warning(f"round {fetched.header.terms.round + 1} is credited to nobody: {error}")
             return None
+
+    async def _meet(self, peer: str) -> None:
+        await self._gate.require(PeerID.from_base58(peer))
 
     def _is_behind(self) -> bool:
         return bool(self._directory.view.donors(self.state.round + 1))
