@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select, true
 
 from coordinator.catalog_entries import DATASETS, CatalogEntries
 from coordinator.evaluation_process import Evaluated, EvaluationTask, NotEvaluated, Outcome, evaluate_in_process
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.jobs import EvaluationRequest, JobView, end_job, job_view, new_job
+from coordinator.model_rows import ModelJobRow, ModelVersionRow
 from coordinator.model_views import AskedEvaluationView
-from coordinator.models import ModelJobRow, ModelVersionRow
 from coordinator.registry import Registry
 from coordinator.saves import OPEN
 from coordinator.settings import Settings
@@ -33,13 +33,18 @@ class Evaluations:
         self._catalog = catalog
         self._asked = asyncio.Event()
 
-    async def ask(self, model: str, wanted: EvaluationRequest, account: str, keep: Keep = keep_nothing) -> JobView:
+    async def ask(
+        self, model: str, wanted: EvaluationRequest, account: str, seen: ColumnElement[bool], keep: Keep = keep_nothing
+    ) -> JobView:  # fmt: skip
         """A new job; `keep` is given it, in the transaction.
+
+        Args:
+            seen: which versions are there for whoever asks (`Invitations.versions_seen`).
 
         Raises NotFoundError, ConflictError if the version has no files, InvalidRequestError for an unknown dataset.
         """
         dataset = None if wanted.dataset is None else (await self._dataset(wanted.dataset)).id
-        version = await self._registry.version(model, wanted.version or (await self._newest(model)))
+        version = await self._registry.version(model, wanted.version or (await self._newest(model, seen)), seen)
         if not version.available:
             raise ConflictError(
                 f"the files of version {version.version} have been removed", field="version",
@@ -56,8 +61,8 @@ class Evaluations:
         self._asked.set()
         return view
 
-    async def _newest(self, model: str) -> int:
-        return (await self._registry.folder(model, None))[0].version
+    async def _newest(self, model: str, seen: ColumnElement[bool]) -> int:
+        return (await self._registry.folder(model, None, seen))[0].version
 
     async def _dataset(self, name: str) -> DatasetEntry:
         try:
@@ -95,8 +100,8 @@ class Evaluations:
     async def _task(self, job: ModelJobRow) -> EvaluationTask:
         """Raises NotFoundError if version or dataset are gone, ConfigError."""
         asked = EvaluationRequest.model_validate(job.asked)
-        version, folder = await self._registry.folder(job.model_id or "", job.version)
-        detail = await self._registry.version(version.model, version.version)
+        version, folder = await self._registry.folder(job.model_id or "", job.version, true())
+        detail = await self._registry.version(version.model, version.version, true())
         entry = None if asked.dataset is None else await self._catalog.find(DATASETS, asked.dataset)
         return EvaluationTask(
             config=config_on(detail.config, entry), model_path=str(folder.resolve()), batches=asked.batches or 1,

@@ -18,6 +18,7 @@ from hivemind.dht import DHT
 from transformers import PreTrainedTokenizerFast
 
 from coordinator.checkpointer_messages import Exported, Following, Judged, Saved
+from coordinator.credits import credit_data
 from coordinator.evidence_files import EvidenceFiles
 from coordinator.session_assets import gather_assets, model_files
 from coordinator.session_paths import confine
@@ -197,7 +198,7 @@ class FollowedSession:
             level="info" if agrees else "warning",
             data={"round": state.round, "digest": digest, "samples": state.samples, "digestsEqual": agrees,
                   "holders": len(holders), "followingSeconds": round(following_s, 3),
-                  **({} if followed is None else _told(followed))},
+                  **({} if followed is None else _told(followed)), **credit_data(self._observer.credits)},
         )  # fmt: skip
 
     def _evaluate(self, *, counts: bool = True) -> None:
@@ -265,7 +266,8 @@ class FollowedSession:
 
         Of a run that stopped early it is the best checkpoint.
         """
-        self._observer.follow()
+        if self._observer.follow():
+            self._report_state()
         self._reporter.phase("finishing", message="saving the final model")
         best = self._checkpoints.best(self._read) if self._stopped_early else None
         exported = best or self._observer.state

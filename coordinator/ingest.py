@@ -16,6 +16,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import defer
 
+from coordinator.contributions import count_rounds
 from coordinator.models import MetricRow, ParticipantRow, RunRow, SessionRow
 from coordinator.participants import announce
 from coordinator.progress import ProgressPump
@@ -199,7 +200,9 @@ class Ingest:
                 return
             run.applied_seq, run.updated_at = status.sequence + 1, now()
             row.checkpointer_status = status.model_dump(by_alias=True, exclude={"records"})
-            for record in await add_records(transaction, run, status.records):
+            fresh = await add_records(transaction, run, status.records)
+            await count_rounds(transaction, row.id, fresh)
+            for record in fresh:
                 await self._add_point(transaction, status, record)
         self._pump.mark(status.session)
 

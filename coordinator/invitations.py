@@ -1,4 +1,4 @@
-"""Private sessions: who sees one, who may join it, and the invitations by which its owner says so.
+"""Private sessions: who sees one and what it made, who may join it, and the invitations by which its owner says so.
 
 A session never changes from public to private or back. The database knows tokens by their hash only.
 """
@@ -13,11 +13,13 @@ from typing import Annotated
 from pydantic import AwareDatetime, Field
 from sqlalchemy import delete, or_, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.tokens import new_token, token_sha256
 from coordinator.config import AccountName
 from coordinator.idempotency import Keep, keep_nothing
+from coordinator.model_rows import ModelRow, ModelVersionRow
 from coordinator.models import InvitationRow, ParticipantRow, SessionRow
 from coordinator.sessions import Position, find_session, no_such_session
 from coordinator.store import Store
@@ -135,7 +137,6 @@ class Invitations:
             operator: whether it is one of this coordinator.
             tokens: of a participant or of an invitation; all that the caller has brought.
         """
-        hashes = [token_sha256(token) for token in tokens]
         async with self._store.read() as rows:
             found = await rows.get(SessionRow, session)
             if found is None:
@@ -143,12 +144,32 @@ class Invitations:
             if found.visibility == "public":
                 self._remember_public(session)
                 return True
-            holders = select(ParticipantRow.session_id).where(ParticipantRow.token_sha256.in_(hashes))
-            invited = select(InvitationRow.session_id).where(
-                InvitationRow.token_sha256.in_(hashes), *_holds(self._clock())
-            )
-            seen = or_(visible_to(account, operator=operator), SessionRow.id.in_(holders), SessionRow.id.in_(invited))
+            seen = self._seen_with(account, operator=operator, tokens=tokens)
             return await rows.scalar(select(SessionRow.id).where(SessionRow.id == session, seen)) is not None
+
+    def versions_seen(
+        self, account: str | None, *, operator: bool, tokens: tuple[str, ...]
+    ) -> ColumnElement[bool]:  # fmt: skip
+        """Which versions of models are there for a caller: public ones, its own, those of sessions that it may see.
+
+        Args: as those of `may_see`.
+        """
+        if operator:
+            return true()
+        sessions = select(SessionRow.id).where(self._seen_with(account, operator=operator, tokens=tokens))
+        public = ModelVersionRow.visibility == "public"
+        if account is None:
+            return or_(public, ModelVersionRow.session_id.in_(sessions))
+        model = aliased(ModelRow)  # the query around it may be about models, too
+        own = select(model.id).where(model.owner == account)
+        return or_(public, ModelVersionRow.model_id.in_(own), ModelVersionRow.session_id.in_(sessions))
+
+    def _seen_with(self, account: str | None, *, operator: bool, tokens: tuple[str, ...]) -> ColumnElement[bool]:
+        """Which sessions an account sees, or whoever brings a participant's token or an invitation's."""
+        hashes = [token_sha256(token) for token in tokens]
+        holders = select(ParticipantRow.session_id).where(ParticipantRow.token_sha256.in_(hashes))
+        invited = select(InvitationRow.session_id).where(InvitationRow.token_sha256.in_(hashes), *_holds(self._clock()))
+        return or_(visible_to(account, operator=operator), SessionRow.id.in_(holders), SessionRow.id.in_(invited))
 
     def _remember_public(self, session: str) -> None:
         if len(self._known_public) >= _MOST_REMEMBERED:

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.checkpointer_messages import Exported, Order, Save, SaveFailed
 from coordinator.idempotency import Keep, keep_nothing
+from coordinator.model_rows import JobKind, JobState, ModelJobRow, ModelVersionRow
 from coordinator.model_views import AskedEvaluationView
-from coordinator.models import JobKind, JobState, ModelJobRow, ModelVersionRow, SessionRow
+from coordinator.models import SessionRow
 from coordinator.registry import Registry
 from coordinator.removal import remove_set_aside, set_aside
 from coordinator.saves import OPEN, check_savable

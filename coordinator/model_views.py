@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.models import ModelRow, ModelVersionRow
+from coordinator.model_rows import ModelRow, ModelVersionRow
 from coordinator.views import iso_time
 from cotrain.request import CamelModel
 
 
 class ContributorView(CamelModel):
-    """A wallet that trained a version."""
+    """A wallet that trained a version.
+
+    `samples` and `rounds` follow from decisions that the checkpointer has checked. Where some rounds could not be
+    credited, wallets are named, too, whose peers only say that they trained: with 0 of both.
+    """
 
     account: str
     """CAIP-10."""
     names: list[str]
     """Of its participants."""
     peers: int
+    samples: int = 0
+    """By which its peers' contributions counted in the averages of all rounds that were credited."""
+    rounds: int = 0
+    """That were credited to its peers, added up."""
     tokens: int
     """That the last run of each of its peers trained on: what they said themselves, checked by nobody."""
 
@@ -59,6 +67,8 @@ class VersionView(CamelModel):
     data_fingerprint: str
     """The same one: the same samples, in training and validation. Empty where that is not known."""
     contributors: list[ContributorView]
+    uncredited_rounds: int | None
+    """Rounds of its session of which it is not known who gave what; null where not even their number is known."""
     evaluation: EvaluationView | None
     last_evaluation: AskedEvaluationView | None = None
     """The newest one that somebody asked for; `evaluation` is that of its training."""
@@ -124,6 +134,7 @@ def _version_fields(row: ModelVersionRow) -> dict[str, Any]:
         "model": row.model_id, "version": row.version, "session_id": row.session_id,
         "data_fingerprint": row.data_fingerprint,
         "contributors": [ContributorView.model_validate(one) for one in row.contributors],
+        "uncredited_rounds": row.uncredited_rounds,
         "evaluation": None if row.evaluation is None else EvaluationView.model_validate(row.evaluation),
         "last_evaluation": None
         if row.last_evaluation is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -10,9 +10,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from cotrain.membership.certificate import Role
 from cotrain.request import DEFAULT_PRIORITY, Visibility
 from cotrain.status import State
-
-JobKind = Literal["save", "evaluate"]
-JobState = Literal["queued", "running", "completed", "failed"]
 
 
 class Base(DeclarativeBase):
@@ -181,6 +178,28 @@ class MetricRow(Base):
     tokens_per_second: Mapped[float | None]
 
 
+class ContributionRow(Base):
+    """What a participant is credited for, over all rounds that were counted."""
+
+    __tablename__ = "contributions"
+
+    participant_id: Mapped[str] = mapped_column(
+        String(32), ForeignKey("participants.id", ondelete="CASCADE"), primary_key=True
+    )
+    session_id: Mapped[str] = _session_key(index=True)
+    rounds: Mapped[int] = mapped_column(BigInteger)
+    samples: Mapped[int] = mapped_column(BigInteger)
+
+
+class CreditedRoundRow(Base):
+    """A round that was counted in `contributions`: none is counted twice."""
+
+    __tablename__ = "credited_rounds"
+
+    session_id: Mapped[str] = _session_key(primary_key=True)
+    round: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
 class AccountRow(Base):
     """A wallet that has signed in."""
 
@@ -303,72 +322,6 @@ class DatasetRow(Base):
     samples: Mapped[int] = mapped_column(BigInteger, default=0)
     size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
     created_at: Mapped[float]
-
-
-class ModelRow(Base):
-    """A named model; what was trained are its versions."""
-
-    __tablename__ = "models"
-
-    id: Mapped[str] = mapped_column(String(63), primary_key=True)
-    name: Mapped[str] = mapped_column(String(120), unique=True)
-    owner: Mapped[str] = mapped_column(String(128))
-    created_at: Mapped[float]
-
-
-class ModelVersionRow(Base):
-    """What one session made of a model. It outlives the session."""
-
-    __tablename__ = "model_versions"
-
-    model_id: Mapped[str] = mapped_column(String(63), ForeignKey("models.id", ondelete="CASCADE"), primary_key=True)
-    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
-    session_id: Mapped[str | None] = mapped_column(
-        String(63), ForeignKey("sessions.id", ondelete="SET NULL"), index=True
-    )
-    config: Mapped[str] = mapped_column(Text)
-    """The TOML that it was trained from."""
-    data_fingerprint: Mapped[str] = mapped_column(String(64), default="")
-    """The session's `data_key`; empty where that is not known."""
-    contributors: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
-    evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
-    last_evaluation: Mapped[dict[str, Any] | None] = mapped_column(default=None)
-    """What the newest evaluation that somebody asked for has found."""
-    path: Mapped[str] = mapped_column(Text)
-    """Relative to the data folder; empty once its files have been removed."""
-    size_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    parameters: Mapped[int] = mapped_column(BigInteger, default=0)
-    """0 where that is not known."""
-    round: Mapped[int | None] = mapped_column(BigInteger, default=None)
-    """Whose outer parameters it has."""
-    pinned: Mapped[bool] = mapped_column(Boolean, default=False)
-    """Whether its files stay, however many newer versions there are."""
-    created_at: Mapped[float]
-
-
-class ModelJobRow(Base):
-    """What somebody asked to be done to a model beside its training: saved, or evaluated."""
-
-    __tablename__ = "model_jobs"
-    __table_args__ = (
-        Index("ix_model_jobs_account", "account", "created_at", "id"),
-        Index("ix_model_jobs_session", "session_id", "created_at", "id"),
-        Index("ix_model_jobs_open", "state", "kind", "created_at"),
-    )
-
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    kind: Mapped[JobKind] = mapped_column(String(16))
-    state: Mapped[JobState] = mapped_column(String(16))
-    account: Mapped[str] = mapped_column(String(128))
-    session_id: Mapped[str | None] = mapped_column(String(63), ForeignKey("sessions.id", ondelete="SET NULL"))
-    model_id: Mapped[str | None] = mapped_column(String(63), ForeignKey("models.id", ondelete="CASCADE"))
-    version: Mapped[int | None] = mapped_column(Integer)
-    asked: Mapped[dict[str, Any]]
-    result: Mapped[dict[str, Any] | None] = mapped_column(default=None)
-    message: Mapped[str] = mapped_column(Text, default="")
-    hint: Mapped[str] = mapped_column(Text, default="")
-    created_at: Mapped[float]
-    updated_at: Mapped[float]
 
 
 class CatalogEntryRow(Base):

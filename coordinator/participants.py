@@ -12,6 +12,8 @@ from coordinator.auth.bonds import Bonds
 from coordinator.auth.limits import Limits
 from coordinator.auth.tokens import new_token, token_matches, token_sha256
 from coordinator.certificates import Certificates
+from coordinator.contributions import credits_of
+from coordinator.credits import Credit
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.invitations import admission, redeem
 from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
@@ -251,16 +253,17 @@ class Participants:
         async with self._store.read() as rows:
             checkpointer = (await find_session(rows, session)).checkpointer_status
             found = list(await rows.scalars(query))
-        listed = found[:limit]
+            listed = found[:limit]
+            credits = await credits_of(rows, session, [row.id for row in listed])
         page = ParticipantsPage(
-            items=[self._view(row) for row in listed],
+            items=[self._view(row, credits.get(row.id, Credit())) for row in listed],
             checkpointer=peer_view(Status.model_validate(checkpointer) if checkpointer else None),
         )
         return page, (listed[-1].created_at, listed[-1].id) if len(found) > limit else None
 
-    def _view(self, row: ParticipantRow) -> ParticipantView:
+    def _view(self, row: ParticipantRow, credit: Credit) -> ParticipantView:
         connected = row.id in self._uplinks.connected(row.session_id)
-        return participant_view(row, connected=connected, clock=now())
+        return participant_view(row, credit, connected=connected, clock=now())
 
 
 async def find_participant(rows: AsyncSession, session: str, participant: str) -> ParticipantRow:

@@ -12,10 +12,14 @@ from typing import Any
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.sql import ColumnElement
 
 from coordinator.certificates import CHECKPOINTER
+from coordinator.contributions import count_rounds, credits_of, rounds_credited
 from coordinator.downloads import model_size_bytes
+from coordinator.model_rows import ModelRow, ModelVersionRow
 from coordinator.model_views import (
+    ContributorView,
     ModelDetailView,
     ModelView,
     VersionDetailView,
@@ -24,7 +28,7 @@ from coordinator.model_views import (
     version_detail_view,
     version_view,
 )
-from coordinator.models import LogRow, ModelRow, ModelVersionRow, ParticipantRow, SessionRow
+from coordinator.models import LogRow, ParticipantRow, SessionRow
 from coordinator.store import Store, Transaction
 from coordinator.version_facts import contributors_of, evaluation_at, model_names
 from cotrain.errors import ConflictError, NotFoundError
@@ -68,7 +72,11 @@ def look_at_saved(shared: SharedPaths, session: str, path: str) -> SavedModel:
 
 
 class Registry:
-    """The models of this coordinator and their versions."""
+    """The models of this coordinator and their versions.
+
+    Readers bring the condition on versions that says which are there for them (`Invitations.versions_seen`): about any
+    other, and about a model without one that they see, they hear what they would hear if there were none.
+    """
 
     def __init__(self, store: Store, shared: SharedPaths):
         self._store = store
@@ -102,18 +110,19 @@ class Registry:
         newest = await rows.scalar(select(func.max(ModelVersionRow.version)).where(ModelVersionRow.model_id == model))
         newer = [] if saved.status is None else [r.data for r in saved.status.records if r.kind == "evaluation"]
         evaluation = evaluation_at(round_, [*await _evaluations(rows, row.id), *newer, *records])
-        participants = await rows.scalars(
-            select(ParticipantRow).where(ParticipantRow.session_id == row.id)
-            .order_by(ParticipantRow.created_at, ParticipantRow.id)
-        )  # fmt: skip
+        if saved.status is not None:
+            await count_rounds(transaction, row.id, saved.status.records)
         said = row.checkpointer_status or {}
         parameters = saved.status.parameters if saved.status else int(said.get("parameters", 0))
+        rounds = saved.status.round if saved.status else said.get("round")
+        contributors, uncredited = await _contributors(rows, row.id, None if rounds is None else int(rounds))
         made = ModelVersionRow(
             model_id=model, version=(newest or 0) + 1, session_id=row.id, config=row.config,
             data_fingerprint=row.data_key, path=saved.path, size_bytes=saved.size_bytes, round=round_,
-            contributors=[one.model_dump(by_alias=True) for one in contributors_of(participants)],
+            contributors=[one.model_dump(by_alias=True) for one in contributors], uncredited_rounds=uncredited,
             evaluation=None if evaluation is None else evaluation.model_dump(by_alias=True),
-            parameters=parameters, pinned=False, created_at=row.updated_at if row.state in FINAL_STATES else now(),
+            parameters=parameters, pinned=False, visibility=row.visibility,
+            created_at=row.updated_at if row.state in FINAL_STATES else now(),
         )  # fmt: skip
         rows.add(made)
         await rows.flush()
@@ -140,47 +149,58 @@ class Registry:
                     await self.add(transaction, row, saved, None)
         return len(missing)
 
-    async def models(self, before: Position | None, limit: int) -> tuple[list[ModelView], Position | None]:
+    async def models(
+        self, before: Position | None, limit: int, seen: ColumnElement[bool]
+    ) -> tuple[list[ModelView], Position | None]:
         """At most `limit` models older than `before`, newest first, and where the next page begins."""
-        query = select(ModelRow).order_by(ModelRow.created_at.desc(), ModelRow.id.desc()).limit(limit + 1)
+        query = (
+            select(ModelRow)
+            .where(_with_a_version(seen))
+            .order_by(ModelRow.created_at.desc(), ModelRow.id.desc())
+            .limit(limit + 1)
+        )
         if before is not None:
             query = query.where(tuple_(ModelRow.created_at, ModelRow.id) < before)
         async with self._store.read() as rows:
             found = list(await rows.scalars(query))
             page = found[:limit]
-            views = await _views(rows, page)
+            views = await _views(rows, page, seen)
         return views, (page[-1].created_at, page[-1].id) if len(found) > limit else None
 
-    async def model(self, name: str, before: int | None, limit: int) -> tuple[ModelDetailView, int | None]:
+    async def model(
+        self, name: str, before: int | None, limit: int, seen: ColumnElement[bool]
+    ) -> tuple[ModelDetailView, int | None]:
         """A model by id or name with at most `limit` versions below `before`, newest first, and where to go on.
 
         Raises NotFoundError.
         """
-        query = select(ModelVersionRow).order_by(ModelVersionRow.version.desc()).limit(limit + 1)
+        query = select(ModelVersionRow).where(seen).order_by(ModelVersionRow.version.desc()).limit(limit + 1)
         if before is not None:
             query = query.where(ModelVersionRow.version < before)
         async with self._store.read() as rows:
-            model = await _find_model(rows, name)
-            (view,) = await _views(rows, [model])
+            model = await _find_model(rows, name, seen)
+            (view,) = await _views(rows, [model], seen)
             found = list(await rows.scalars(query.where(ModelVersionRow.model_id == model.id)))
         items = [version_view(row) for row in found[:limit]]
         following = items[-1].version if len(found) > limit else None
         return ModelDetailView(**view.model_dump(), items=items), following
 
-    async def owner(self, name: str) -> str:
+    async def owner(self, name: str, seen: ColumnElement[bool]) -> str:
         """The account whose model it is. Raises NotFoundError."""
         async with self._store.read() as rows:
-            return (await _find_model(rows, name)).owner
+            return (await _find_model(rows, name, seen)).owner
 
-    async def version(self, name: str, number: int | None) -> VersionDetailView:
+    async def version(self, name: str, number: int | None, seen: ColumnElement[bool]) -> VersionDetailView:
         """A version by number, or the newest one. Raises NotFoundError."""
         async with self._store.read() as rows:
-            return version_detail_view(await _find_version(rows, name, number))
+            return version_detail_view(await _find_version(rows, name, number, seen))
 
-    async def folder(self, name: str, number: int | None) -> tuple[VersionView, Path]:
+    async def folder(
+        self, name: str, number: int | None, seen: ColumnElement[bool]
+    ) -> tuple[VersionView, Path]:  # fmt: skip
         """A version and where its files lie: by number, or the newest one that has any. Raises NotFoundError."""
         async with self._store.read() as rows:
-            row = await _find_version(rows, name, number, with_files=number is None)
+            row = await _find_version(rows, name, number, seen, with_files=number is None)
         if not row.path:
             raise NotFoundError(
                 f"the files of version {row.version} have been removed", field="version",
@@ -188,10 +208,10 @@ class Registry:
             )  # fmt: skip
         return version_view(row), self._shared.root / row.path
 
-    async def pin(self, name: str, number: int, *, pinned: bool) -> VersionView:
+    async def pin(self, name: str, number: int, seen: ColumnElement[bool], *, pinned: bool) -> VersionView:
         """Say whether the files of a version stay. Raises NotFoundError, or ConflictError if they are gone."""
         async with self._store.write() as transaction:
-            row = await _find_version(transaction.rows, name, number)
+            row = await _find_version(transaction.rows, name, number, seen)
             if pinned and not row.path:
                 raise ConflictError(
                     f"the files of version {row.version} have been removed",
@@ -219,6 +239,19 @@ async def _model_of(rows: AsyncSession, row: SessionRow) -> str:
     return id_
 
 
+async def _contributors(
+    rows: AsyncSession, session: str, rounds: int | None
+) -> tuple[list[ContributorView], int | None]:  # fmt: skip
+    """Who gave what to a session of so many rounds (None: not known), and of how many rounds that is not known."""
+    found = list(await rows.scalars(
+        select(ParticipantRow).where(ParticipantRow.session_id == session)
+        .order_by(ParticipantRow.created_at, ParticipantRow.id)
+    ))  # fmt: skip
+    uncredited = None if rounds is None else max(0, rounds - await rounds_credited(rows, session))
+    credits = await credits_of(rows, session, [row.id for row in found])
+    return contributors_of(found, credits, all_credited=uncredited == 0), uncredited
+
+
 async def _evaluations(rows: AsyncSession, session: str) -> list[dict[str, object]]:
     """Data of the last evaluation records of the checkpointer, oldest first."""
     found = await rows.scalars(
@@ -229,19 +262,24 @@ async def _evaluations(rows: AsyncSession, session: str) -> list[dict[str, objec
     return list(found)[::-1]
 
 
-async def _find_model(rows: AsyncSession, name: str) -> ModelRow:
+def _with_a_version(seen: ColumnElement[bool]) -> ColumnElement[bool]:
+    return ModelRow.id.in_(select(ModelVersionRow.model_id).where(seen))
+
+
+async def _find_model(rows: AsyncSession, name: str, seen: ColumnElement[bool]) -> ModelRow:
     """By id, else by name. Raises NotFoundError."""
-    found = await rows.get(ModelRow, name) or await rows.scalar(select(ModelRow).where(ModelRow.name == name))
-    if found is None:
-        raise NotFoundError("there is no such model", field="model", hint="GET /api/v1/models lists them")
-    return found
+    for names in (ModelRow.id, ModelRow.name):
+        found = await rows.scalar(select(ModelRow).where(names == name, _with_a_version(seen)))
+        if found is not None:
+            return found
+    raise NotFoundError("there is no such model", field="model", hint="GET /api/v1/models lists them")
 
 
 async def _find_version(
-    rows: AsyncSession, name: str, number: int | None, *, with_files: bool = False
-) -> ModelVersionRow:  # fmt: skip
-    model = await _find_model(rows, name)
-    query = select(ModelVersionRow).where(ModelVersionRow.model_id == model.id)
+    rows: AsyncSession, name: str, number: int | None, seen: ColumnElement[bool], *, with_files: bool = False
+) -> ModelVersionRow:
+    model = await _find_model(rows, name, seen)
+    query = select(ModelVersionRow).where(ModelVersionRow.model_id == model.id, seen)
     if number is not None:
         query = query.where(ModelVersionRow.version == number)
     if with_files:
@@ -254,11 +292,11 @@ async def _find_version(
     return found
 
 
-async def _views(rows: AsyncSession, models: list[ModelRow]) -> list[ModelView]:
-    """Models with how many versions they have, and the newest."""
+async def _views(rows: AsyncSession, models: list[ModelRow], seen: ColumnElement[bool]) -> list[ModelView]:
+    """Models with how many versions of them are seen, and the newest of those."""
     counted = await rows.execute(
         select(ModelVersionRow.model_id, func.count(), func.max(ModelVersionRow.version))
-        .where(ModelVersionRow.model_id.in_([model.id for model in models])).group_by(ModelVersionRow.model_id)
+        .where(ModelVersionRow.model_id.in_([model.id for model in models]), seen).group_by(ModelVersionRow.model_id)
     )  # fmt: skip
     counts = {model: (count, newest) for model, count, newest in counted}
     wanted = [(model, newest) for model, (_, newest) in counts.items()]

@@ -13,7 +13,8 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.models import ModelVersionRow, SessionRow
+from coordinator.model_rows import ModelVersionRow
+from coordinator.models import SessionRow
 from coordinator.removal import remove_set_aside, set_aside
 from coordinator.store import Store
 from cotrain.paths import SharedPaths

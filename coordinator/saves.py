@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.checkpointer_messages import Save
 from coordinator.lifecycle import possible_actions
-from coordinator.models import ModelJobRow, SessionRow
+from coordinator.model_rows import ModelJobRow
+from coordinator.models import SessionRow
 from cotrain.errors import ConflictError
 from cotrain.status import FINAL_STATES, State, now
 

@@ -59,7 +59,8 @@ def _revision_of(connection: Connection) -> str | None:
     """None of an empty database."""
     if not inspect(connection).has_table("alembic_version"):
         return None
-    return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 def _run_migrations(connection: Connection, to: str) -> None:

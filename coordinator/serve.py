@@ -23,6 +23,7 @@ from coordinator.app import create_app
 from coordinator.auth.addresses import is_loopback
 from coordinator.config import CoordinatorConfig, load_coordinator_config
 from coordinator.json_log import LogFormat, configure_log
+from coordinator.open_files import raise_open_files, too_few
 from coordinator.settings import Settings
 from coordinator.tls import TlsFiles, load_certificate, tls_context
 from cotrain.errors import CotrainError
@@ -48,6 +49,8 @@ def run_server(
 ) -> int:  # fmt: skip
     """Serve until a signal comes; returns the exit code. Raises AddressError if the port is taken, ConfigError."""
     configure_log(log_format)
+    if (warning := too_few(raise_open_files())) is not None:
+        _logger.warning("%s", warning)
     config = CoordinatorConfig() if config_file is None else load_coordinator_config(config_file)
     context = None if tls is None else tls_context(tls)
     with listen(host, port) as listening:

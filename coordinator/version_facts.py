@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from coordinator.credits import Credit
 from coordinator.model_views import ContributorView, EvaluationView
 from coordinator.models import ParticipantRow
 
@@ -15,15 +16,26 @@ _ACCOUNT_DIGITS = 8
 _NO_METRICS = frozenset({"round", "samples", "targets"})
 
 
-def contributors_of(participants: Iterable[ParticipantRow]) -> list[ContributorView]:
-    """The wallets that have trained, in the order of their registration; who was removed is not among them."""
+def contributors_of(
+    participants: Iterable[ParticipantRow], credits: Mapping[str, Credit], *, all_credited: bool
+) -> list[ContributorView]:
+    """The wallets that have trained, in the order of their registration; who was removed is not among them.
+
+    Args:
+        credits: by participant.
+        all_credited: every round was: then who has no credit has given nothing. Else who says that it trained is
+            named, too.
+    """
     found: dict[str, ContributorView] = {}
     for row in participants:
         status: Mapping[str, Any] = row.status or {}
-        if row.removed_at is not None or not status.get("step"):
+        credit = credits.get(row.id)
+        if row.removed_at is not None or (credit is None and (all_credited or not status.get("step"))):
             continue
         one = found.setdefault(row.account, ContributorView(account=row.account, names=[], peers=0, tokens=0))
         one.peers += 1
+        one.samples += credit.samples if credit else 0
+        one.rounds += credit.rounds if credit else 0
         one.tokens += int(status.get("tokens", 0))
         if row.name and row.name not in one.names:
             one.names.append(row.name)

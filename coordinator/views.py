@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from coordinator.credits import Credit
 from coordinator.lifecycle import UserAction, possible_actions
 from coordinator.models import LogRow, MetricRow, ParticipantRow, SessionRow
 from coordinator.projection import Projection
@@ -257,6 +258,15 @@ class PeerView(CamelModel):
     last_train_at: str | None = None
 
 
+class CreditView(CamelModel):
+    """What a participant is credited for: not what it says, but what the rounds' decisions bear out."""
+
+    samples: int
+    """By which its contributions counted in the averages."""
+    rounds: int
+    """That it gave something to."""
+
+
 class ParticipantView(PeerView):
     """A registered volunteer with its newest snapshot."""
 
@@ -268,6 +278,7 @@ class ParticipantView(PeerView):
     state: ParticipantState
     device: str
     hardware: Hardware
+    credit: CreditView
     created_at: str
     last_seen_at: str | None
 
@@ -348,7 +359,7 @@ def peer_view(status: Status | None) -> PeerView:
     return PeerView(**status.model_dump(include=set(PeerView.model_fields)))
 
 
-def participant_view(row: ParticipantRow, *, connected: bool, clock: float) -> ParticipantView:
+def participant_view(row: ParticipantRow, credit: Credit, *, connected: bool, clock: float) -> ParticipantView:
     """A participant as it is at `clock` (Unix seconds)."""
     status = Status.model_validate(row.status) if row.status else None
     hardware = Hardware.model_validate(row.hardware)
@@ -356,7 +367,7 @@ def participant_view(row: ParticipantRow, *, connected: bool, clock: float) -> P
         id=row.id, peer_id=row.peer_id, account=row.account, name=row.name, hardware=hardware,
         device=(status.device if status else "") or hardware.device,
         state=participant_state(status, row.last_seen_at, connected=connected, clock=clock),
-        created_at=iso_time(row.created_at),
+        credit=CreditView(samples=credit.samples, rounds=credit.rounds), created_at=iso_time(row.created_at),
         last_seen_at=None if row.last_seen_at is None else iso_time(row.last_seen_at),
         **peer_view(status).model_dump(),
     )  # fmt: skip

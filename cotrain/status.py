@@ -20,6 +20,8 @@ from cotrain.sections import LARGEST_INTEGER, Count, PositiveInt
 
 MAX_STATUS_BYTES = 256 * 1024
 MAX_RECORDS = 32
+MAX_RECORDS_BYTES = 192 * 1024
+"""Of JSON: a record of a round has a line for each member."""
 LOCAL_PEER = "local"
 """What stands for the peer id in a run without a swarm."""
 

@@ -7,6 +7,7 @@ from functools import partial
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter
+from sqlalchemy.sql import ColumnElement
 
 from coordinator.api.callers import reader_of
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
@@ -46,10 +47,20 @@ async def _may_see(request: web.Request) -> bool:
     if invitations.is_known_public(session):
         return True
     reader = await reader_of(request)
+    return await invitations.may_see(session, reader.account, operator=reader.operator, tokens=_brought(request))
+
+
+async def versions_seen(request: web.Request) -> ColumnElement[bool]:
+    """Which versions of models are there for whoever asks: a condition for queries."""
+    reader = await reader_of(request)
+    invitations = request.app[COORDINATOR].invitations
+    return invitations.versions_seen(reader.account, operator=reader.operator, tokens=_brought(request))
+
+
+def _brought(request: web.Request) -> tuple[str, ...]:
+    """Tokens of a participant or of an invitation, whatever they are worth."""
     brought = given_token(request.headers.get(hdrs.AUTHORIZATION)), request.headers.get(INVITATION_HEADER, "")
-    return await invitations.may_see(
-        session, reader.account, operator=reader.operator, tokens=tuple(filter(None, brought))
-    )
+    return tuple(filter(None, brought))
 
 
 @routes.post("/api/v1/sessions/{id}/invitations")

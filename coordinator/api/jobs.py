@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.api.callers import caller_of
+from coordinator.api.invitations import versions_seen
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, Answer, Parameter, operation
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
@@ -58,7 +59,8 @@ async def evaluate_model(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     require("evaluate", caller)
     wanted, account = parse_model(await read_body(request), EvaluationRequest), caller.account or ""
-    work = partial(request.app[COORDINATOR].evaluations.ask, request.match_info["model"], wanted, account)
+    ask, seen = request.app[COORDINATOR].evaluations.ask, await versions_seen(request)
+    work = partial(ask, request.match_info["model"], wanted, account, seen)
     return _accepted(await once(request, account, JobView, work))
 
 

@@ -1,4 +1,4 @@
-"""/api/v1/models: what sessions have made, compared, kept, downloaded."""
+"""/api/v1/models: what sessions have made, compared, kept, downloaded. What private ones made is not for strangers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from pydantic import Field, TypeAdapter
 
 from coordinator.api.callers import caller_of
+from coordinator.api.invitations import versions_seen
 from coordinator.api.operations import CURSOR, LIMIT, Answer, Parameter, operation
 from coordinator.api.requests import encode_cursor, json_answer, page_limit, read_cursor
 from coordinator.auth.permissions import require
@@ -41,9 +42,9 @@ _ARCHIVE = Answer("a ZIP archive", media="application/zip", headers={"Content-Di
 @routes.get("/api/v1/models")
 @operation("models", answers={200: Answer("a page", Page[ModelView])}, parameters=(LIMIT, CURSOR))
 async def list_models(request: web.Request) -> web.Response:
-    """The models that sessions have made, newest first."""
-    before = read_cursor(request, _POSITION)
-    items, following = await request.app[COORDINATOR].registry.models(before, page_limit(request))
+    """The models that sessions have made, newest first; of what private ones made, what the caller may see."""
+    before, limit = read_cursor(request, _POSITION), page_limit(request)
+    items, following = await request.app[COORDINATOR].registry.models(before, limit, await versions_seen(request))
     return json_answer(Page[ModelView](items=items, next_cursor=encode_cursor(following)))
 
 
@@ -52,8 +53,8 @@ async def list_models(request: web.Request) -> web.Response:
 async def compare_models(request: web.Request) -> web.Response:
     """Which version is better in what, and by how much; what was measured on other data is not compared."""
     references = _references(request.query.get("ids", ""))
-    registry = request.app[COORDINATOR].registry
-    return json_answer(compare([await registry.version(name, number) for name, number in references]))
+    registry, seen = request.app[COORDINATOR].registry, await versions_seen(request)
+    return json_answer(compare([await registry.version(name, number, seen) for name, number in references]))
 
 
 @routes.get("/api/v1/models/{model}")
@@ -62,7 +63,8 @@ async def get_model(request: web.Request) -> web.Response:
     """One model, by id or name, with a page of its versions, newest first."""
     before = read_cursor(request, _VERSION_POSITION)
     name, limit = request.match_info["model"], page_limit(request)
-    view, following = await request.app[COORDINATOR].registry.model(name, before, limit)
+    seen = await versions_seen(request)
+    view, following = await request.app[COORDINATOR].registry.model(name, before, limit, seen)
     return json_answer(view.model_copy(update={"next_cursor": encode_cursor(following)}))
 
 
@@ -77,8 +79,8 @@ async def download_newest(request: web.Request) -> web.StreamResponse:
 @operation("models", answers={200: Answer("found", VersionDetailView)})
 async def get_version(request: web.Request) -> web.Response:
     """One version, with the config that it was trained from."""
-    registry = request.app[COORDINATOR].registry
-    return json_answer(await registry.version(request.match_info["model"], _version(request)))
+    registry, seen = request.app[COORDINATOR].registry, await versions_seen(request)
+    return json_answer(await registry.version(request.match_info["model"], _version(request), seen))
 
 
 @routes.get("/api/v1/models/{model}/versions/{version}/download")
@@ -106,13 +108,14 @@ async def _pin(request: web.Request, *, pinned: bool) -> web.Response:
     caller = await caller_of(request)
     if caller.account is None:
         require("pin", caller)  # without a sign-in nobody needs to know whether there is such a model
-    registry, model = request.app[COORDINATOR].registry, request.match_info["model"]
-    require("pin", caller, owner=await registry.owner(model))
-    return json_answer(await registry.pin(model, _version(request), pinned=pinned))
+    registry, model, seen = request.app[COORDINATOR].registry, request.match_info["model"], await versions_seen(request)
+    require("pin", caller, owner=await registry.owner(model, seen))
+    return json_answer(await registry.pin(model, _version(request), seen, pinned=pinned))
 
 
 async def _download(request: web.Request, number: int | None) -> web.StreamResponse:
-    version, folder = await request.app[COORDINATOR].registry.folder(request.match_info["model"], number)
+    seen = await versions_seen(request)
+    version, folder = await request.app[COORDINATOR].registry.folder(request.match_info["model"], number, seen)
     response = web.StreamResponse(headers={
         "Content-Type": "application/zip", "Cache-Control": "no-store",
         "Content-Disposition": f'attachment; filename="{version.model}-{version.version}.zip"',

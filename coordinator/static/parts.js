@@ -9,7 +9,7 @@ const FINAL_STATES = ["stopped", "completed", "failed", "cancelled"];
 
 const ADVICE = {
   draft: "This session has not been started yet.",
-  pending: "The coordinator is preparing the data; volunteers can join in a moment.",
+  pending: "Volunteers can join as soon as the session is opened.",
   waiting: "Waiting for volunteers: the command below takes part.",
   paused: "Paused: the volunteers keep their places and rest.",
   stopping: "Everybody ends the present round; then the model is saved.",
@@ -19,8 +19,15 @@ const ADVICE = {
   cancelled: "Cancelled. No model was saved.",
 };
 
+/** The states in which a session may wait for something, as `waitingFor` says. */
+export const WAITING_STATES = ["pending", "waiting"];
+
 function adviceFor(session, progress) {
-  if (session.status !== "training") return ADVICE[session.status] ?? "";
+  if (session.status !== "training") {
+    const advice = ADVICE[session.status] ?? "";
+    const reason = WAITING_STATES.includes(session.status) ? session.waitingFor?.message : "";
+    return reason ? `${advice} It does not train yet: ${reason}.` : advice;
+  }
   return progress.participants === 0 ? "Nobody is connected now: training goes on as soon as somebody joins." : "";
 }
 

@@ -6,7 +6,7 @@ import { identityChanges, loadIdentity, maySteer } from "/static/identity.js";
 import { AwayError, EventStream, getJson, getPages, postJson } from "/static/live.js";
 import { Log, LOG_RECORDS, sampleOf } from "/static/log.js";
 import {
-  clearParts, renderPoints, renderProgress, renderResult, renderSession, renderSteering, watchChart,
+  WAITING_STATES, clearParts, renderPoints, renderProgress, renderResult, renderSession, renderSteering, watchChart,
 } from "/static/parts.js";
 import { namesOf, showPeople } from "/static/people.js";
 import { refresher } from "/static/refresher.js";
@@ -57,6 +57,7 @@ class SessionView {
       people: refresher(loadPeople, (page) => this.#setPeople(page), explain, PEOPLE_REFRESH_MS),
       points: refresher(() => get("metrics"), (page) => this.#setPoints(page.items), explain),
       log: refresher(loadLog, (page) => this.#setLog(page.items), explain),
+      waiting: refresher(() => getJson(this.#base), (session) => this.#setWaiting(session), explain),
     };
   }
 
@@ -80,8 +81,20 @@ class SessionView {
   }
 
   #setState({ status, errorMsg, modelPath, possibleActions }) {
-    Object.assign(this.#session, { status, errorMsg, modelPath, possibleActions });
+    Object.assign(this.#session, { status, errorMsg, modelPath, possibleActions, waitingFor: null });
     this.#showSession();
+    this.#askWhyItWaits();
+  }
+
+  /** No event tells of it: what is waited for changes with others' sessions and with who comes and goes. */
+  #askWhyItWaits() {
+    if (WAITING_STATES.includes(this.#session.status)) this.#loads.waiting.ask();
+  }
+
+  #setWaiting({ status, waitingFor }) {
+    if (status !== this.#session.status) return; // older or newer than the last event: another answer will come
+    this.#session.waitingFor = waitingFor;
+    this.#showProgress();
   }
 
   #setProgress(progress) {
@@ -100,6 +113,7 @@ class SessionView {
     this.#log.setNames(namesOf(page));
     this.#showPeople();
     this.#showProgress();
+    this.#askWhyItWaits();
   }
 
   #setPoints(points) {

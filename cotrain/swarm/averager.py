@@ -239,7 +239,8 @@ class RoundAverager(DecentralizedAverager):
         mine_decided = [p for i, p in enumerate(terms.parts) if p.reducer == me and made[i] == manifest[i] is not None]
         self._feedback.keep(terms.round, exchange.take_residuals(), mine_decided)
         totals = round_totals([announcements[member] for member in terms.members])
-        self._round_service.keep(terms.round, totals, terms.parts, encoded)
+        sealed = [decided.sealed(index) for index in range(len(terms.parts))]
+        self._round_service.keep(terms, decided.decision, totals, sealed)
         evidence, self._evidence = tuple(self._evidence), []
         return decided, RoundOutcome(
             round=terms.round, members=terms.members, weights=tuple(map(float, terms.weights)), totals=totals,

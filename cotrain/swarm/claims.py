@@ -96,6 +96,16 @@ def encoded_of(terms: GroupTerms, sealed: bytes) -> bytes:
     return sealed[:length]
 
 
+def is_in(terms: GroupTerms, sealed: bytes) -> list[bool]:
+    """Whether a sealed average names a contribution, for each member in order; the claim is not checked.
+
+    Raises ValueError for what is too short to hold a claim.
+    """
+    start, width = len(encoded_of(terms, sealed)), _DIGEST_BYTES + SIGNATURE_BYTES
+    rows = range(start, start + len(terms.members) * width, width)
+    return [sealed[row : row + _DIGEST_BYTES] != _NO_DIGEST for row in rows]
+
+
 # ---------------------------------------------------------------------------------------------- bytes
 def _contribution_content(terms: GroupTerms, part: int, digest: str) -> bytes:
     return bytes.fromhex(terms.digest) + part.to_bytes(4, "big") + bytes.fromhex(digest)

@@ -15,7 +15,7 @@ from hivemind.p2p import P2P
 from hivemind.utils import get_logger
 
 from cotrain.swarm.dht import SwarmView
-from cotrain.swarm.results import fetch_round
+from cotrain.swarm.results import FetchedRound, fetch_round
 from cotrain.swarm.state import SharedState, download_state
 from cotrain.train.codec import Codec
 from cotrain.train.diloco import OuterOptimizer, OuterState
@@ -33,13 +33,18 @@ class Followed:
         by: the round's `average`, or a `download` of the whole state.
         bytes_received: of what led to it.
         donor: who gave the average; empty for a download, which may have several.
-        zeroed_parts: of the average; None for a download.
+        fetched: the round with its decision, which is unchecked; None for a download.
     """
 
     by: Literal["average", "download"]
     bytes_received: int
     donor: str = ""
-    zeroed_parts: int | None = None
+    fetched: FetchedRound | None = None
+
+    @property
+    def zeroed_parts(self) -> int | None:
+        """Of the average; None for a download."""
+        return None if self.fetched is None else self.fetched.header.zeroed_parts
 
 
 class StateFollower:
@@ -95,9 +100,9 @@ class StateFollower:
                 continue
             size = self._codec.encoded_bytes(average.numel())
             self.bytes_received += size
-            newer = self._optimizer.step(state, average, found.totals, out=self._shared.next_buffers())
+            newer = self._optimizer.step(state, average, found.header.totals, out=self._shared.next_buffers())
             if newer.digest() == expected:
-                self.last = Followed("average", size, peer, found.zeroed_parts)
+                self.last = Followed("average", size, peer, found)
                 return self._shared.publish(newer, expected), expected
             logger.warning(f"the average of round {state.round} from {peer} does not lead to the announced digest")
         return None

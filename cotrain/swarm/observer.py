@@ -7,14 +7,17 @@ Invariant: whoever joins finds the outer state here, also when all volunteers ar
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Mapping
 
 from hivemind.dht import DHT
+from hivemind.p2p import PeerID
 from hivemind.utils import get_logger
 
 from cotrain.config import RunConfig
 from cotrain.errors import SwarmError
 from cotrain.membership.document import MembershipSource
+from cotrain.swarm.credit import credits_of
 from cotrain.swarm.dht import DhtThread, Directory
 from cotrain.swarm.dial_back import DialBack
 from cotrain.swarm.evidence_service import EvidenceService, Keep
@@ -33,7 +36,7 @@ logger = get_logger(__name__)
 
 FOLLOW_TIMEOUT_S = 60.0
 MEMBERS_OUT_OF_VIEW = 8
-"""A group that evidence is about may have had so many more members than the swarm has peers in view."""
+"""A group may have had so many more members than the swarm has peers in view."""
 
 
 class SessionObserver:
@@ -73,6 +76,8 @@ class SessionObserver:
         )  # fmt: skip
         self._lengths = RoundLengths.from_config(config, samples_wanted)
         self.digest = initial.digest()
+        self.credits: Mapping[str, int] | None = None
+        """Samples by peer that the newest state's round owes (`credit.py`); None where that is not known."""
         self.state = self._shared.publish(initial, self.digest)
         loop.run(self._serve(), 30.0)
         self._announce()
@@ -125,7 +130,29 @@ class SessionObserver:
 
     async def _catch_up(self) -> tuple[OuterState, str]:
         p2p = await self._dht.replicate_p2p()
-        return await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S, needed=self._is_behind)
+        newer = await self._follower.catch_up(p2p, self.state, timeout_s=FOLLOW_TIMEOUT_S, needed=self._is_behind)
+        self.credits = await self._credits()
+        return newer
+
+    async def _credits(self) -> Mapping[str, int] | None:
+        """Of the round that was just fetched, while `digest` is still that of the state before it."""
+        fetched = None if self._follower.last is None else self._follower.last.fetched
+        if fetched is None:
+            return None
+        members = fetched.header.terms.members
+        strangers = [member for member in members if self._gate.member(member) is None]
+        if len(strangers) <= MEMBERS_OUT_OF_VIEW:  # a donor may have made thousands of them up
+            await asyncio.gather(*map(self._meet, strangers), return_exceptions=True)
+        roles = {member: known.role for member in members if (known := self._gate.member(member)) is not None}
+        trainers = len(self._directory.view.trainers())
+        try:
+            return credits_of(fetched, session=self._session, state=self.digest, roles=roles, trainers=trainers)
+        except SwarmError as error:
+            logger.warning(f"round {fetched.header.terms.round + 1} is credited to nobody: {error}")
+            return None
+
+    async def _meet(self, peer: str) -> None:
+        await self._gate.require(PeerID.from_base58(peer))
 
     def _is_behind(self) -> bool:
         return bool(self._directory.view.donors(self.state.round + 1))

@@ -1,40 +1,40 @@
-"""The averages of the last rounds, for peers that follow or that missed a round."""
+"""The last rounds, for peers that follow or missed one: what was averaged, by whom, and the decision on it."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, AsyncIterator  # noqa: UP035 - hivemind knows a stream by typing's name
 
 from google.protobuf.wrappers_pb2 import BytesValue
 from hivemind.p2p import P2P, P2PContext, PeerID, ServicerBase
 from hivemind.utils.asyncio import aiter_with_timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from cotrain.errors import SwarmError
+from cotrain.swarm.claims import encoded_of, is_in
 from cotrain.swarm.gate import Gate
-from cotrain.swarm.parts import Part
+from cotrain.swarm.parts import digest_of
 from cotrain.swarm.streams import await_hang_up
+from cotrain.swarm.terms import GroupTerms, Statement
+from cotrain.swarm.votes import Decision
 from cotrain.train.codec import Codec
 from cotrain.train.diloco import RoundTotals
 
 ROUNDS_KEPT = 4
-"""Rounds whose averaged bytes are kept."""
+"""Rounds that are kept with their sealed averages."""
 
 
-class RoundHeader(BaseModel):
-    """First message of a fetched round: the average's parts follow as encoded bytes, one message each."""
+class RoundHeader(Statement):
+    """First message of a fetched round: the sealed averages of its parts follow, one message each, zeros left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    round: Annotated[int, Field(ge=0)]
+    terms: GroupTerms
+    decision: Decision
     samples: Annotated[int, Field(ge=0, le=2**60)]
     positions: Annotated[int, Field(ge=0, le=2**60)]
-    parts: Annotated[list[tuple[int, int, bool]], Field(max_length=100_000)]
-    """(start, stop, present) of each part; one that is not present counts as zero and is not sent."""
 
     @property
     def totals(self) -> RoundTotals:
@@ -42,13 +42,26 @@ class RoundHeader(BaseModel):
 
     @property
     def zeroed_parts(self) -> int:
-        """Parts that nobody held."""
-        return sum(not present for _, _, present in self.parts)
+        """Parts that nobody held: each counts as zero."""
+        return self.decision.manifest.count(None)
 
-    def covers(self, numel: int) -> bool:
-        """Whether the parts, one after the other, make up a vector of `numel` values."""
-        bounds = [0, *itertools.chain.from_iterable((start, stop) for start, stop, _ in self.parts), numel]
-        return bounds[::2] == bounds[1::2]
+    def is_about(self, round_: int, numel: int) -> bool:
+        """Whether it is a round's, and its parts make up a vector of `numel` values."""
+        terms = self.terms
+        return (terms.round, terms.numel) == (round_, numel) and len(terms.parts) == len(self.decision.manifest)
+
+
+@dataclass(frozen=True)
+class FetchedRound:
+    """A round as somebody brought it: its averages are those of its manifest, the decision is unchecked.
+
+    Attributes:
+        values_in: for each member of the group, in how many values of the average its contribution was, as far as the
+            reducers' claims tell.
+    """
+
+    header: RoundHeader
+    values_in: tuple[int, ...]
 
 
 class RoundService(ServicerBase):
@@ -58,11 +71,10 @@ class RoundService(ServicerBase):
         self._results: dict[int, tuple[RoundHeader, list[bytes]]] = {}
         self._gate = gate
 
-    def keep(self, round_: int, totals: RoundTotals, parts: Sequence[Part], encoded: Sequence[bytes | None]) -> None:
-        """Serve a round's average: the encoded bytes of each part, None where it counts as zero."""
-        bounds = [(part.start, part.stop, buffer is not None) for part, buffer in zip(parts, encoded, strict=True)]
-        header = RoundHeader(round=round_, samples=totals.samples, positions=totals.positions, parts=bounds)
-        self._results[round_] = (header, [buffer for buffer in encoded if buffer is not None])
+    def keep(self, terms: GroupTerms, decision: Decision, totals: RoundTotals, sealed: Sequence[bytes | None]) -> None:
+        """Serve a round: the sealed average of each part, None where it counts as zero."""
+        header = RoundHeader(terms=terms, decision=decision, samples=totals.samples, positions=totals.positions)
+        self._results[terms.round] = (header, [buffer for buffer in sealed if buffer is not None])
         for old in sorted(self._results)[:-ROUNDS_KEPT]:
             del self._results[old]
 
@@ -75,19 +87,19 @@ class RoundService(ServicerBase):
         if found is None:
             yield BytesValue()
         else:
-            header, encoded = found
+            header, sealed = found
             yield BytesValue(value=header.model_dump_json().encode())
-            for buffer in encoded:
+            for buffer in sealed:
                 yield BytesValue(value=buffer)
         await await_hang_up()
 
 
 async def fetch_round(
     p2p: P2P, peer: str, session: str, round_: int, codec: Codec, out: Tensor, *, timeout_s: float
-) -> RoundHeader | None:
+) -> FetchedRound | None:
     """Fetch the average of round `round_` from a peer into `out` [n]; None if the peer does not hold it.
 
-    Raises SwarmError or ValueError for what does not make up n values.
+    Raises SwarmError or ValueError for what does not make up n values, or is not what its own manifest names.
     """
     stub = RoundService.get_stub(p2p, PeerID.from_base58(peer), namespace=session)
     request = BytesValue(value=str(round_).encode())
@@ -97,14 +109,19 @@ async def fetch_round(
         if not first.value:
             return None
         header = RoundHeader.model_validate_json(first.value)
-        if not header.covers(out.numel()) or header.round != round_:
+        if not header.is_about(round_, out.numel()):
             raise SwarmError("sent parts that do not make up the vector", field=peer)
-        for start, stop, present in header.parts:
-            if not present:
-                out[start:stop] = 0.0
+        terms, values_in = header.terms, [0] * len(header.terms.members)
+        for part, digest in zip(terms.parts, header.decision.manifest, strict=True):
+            if digest is None:
+                out[part.start : part.stop] = 0.0
                 continue
             message = await anext(messages, None)
             if message is None:
-                raise SwarmError(f"ended its stream before the values from {start} on", field=peer)
-            out[start:stop] = codec.decode(message.value, stop - start)
-    return header
+                raise SwarmError(f"ended its stream before the values from {part.start} on", field=peer)
+            if digest_of(message.value) != digest:
+                raise SwarmError(f"sent other values from {part.start} on than its manifest names", field=peer)
+            out[part.start : part.stop] = codec.decode(encoded_of(terms, message.value), part.numel)
+            for member, present in enumerate(is_in(terms, message.value)):
+                values_in[member] += part.numel * present
+    return FetchedRound(header, tuple(values_in))

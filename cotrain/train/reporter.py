@@ -12,6 +12,7 @@ from typing import Any, Literal
 from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.status import (
     MAX_RECORDS,
+    MAX_RECORDS_BYTES,
     Phase,
     Record,
     RecordKind,
@@ -147,7 +148,7 @@ class StatusReporter:
     def _add_record(self, kind: RecordKind, message: str, level: Any, data: dict[str, Any]) -> None:
         number = self._records[-1].number + 1 if self._records else 1
         entry = Record(number=number, time=now(), kind=kind, message=message[:1000], level=level, data=data)
-        self._records = [*self._records, entry][-MAX_RECORDS:]
+        self._records = _newest([*self._records, entry])
         self._pending["records"] = self._records
         self._dirty = True
 
@@ -177,6 +178,17 @@ class StatusReporter:
             write_status(self._path, snapshot)
         except OSError as error:  # a full disk must not end a training run
             logger.warning("status.json could not be written: %s", error)
+
+
+def _newest(records: list[Record]) -> list[Record]:
+    """As many as a snapshot has room for, and the last one at least."""
+    first, size = len(records) - 1, len(records[-1].model_dump_json(by_alias=True).encode())
+    while first > max(0, len(records) - MAX_RECORDS):
+        size += len(records[first - 1].model_dump_json(by_alias=True).encode())
+        if size > MAX_RECORDS_BYTES:
+            break
+        first -= 1
+    return records[first:]
 
 
 class ControlFile:

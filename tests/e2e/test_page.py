@@ -69,6 +69,24 @@ async def test_what_cannot_be_undone_is_asked_about_first(stage: Stage) -> None:
     assert page.alarms == []
 
 
+async def test_what_a_session_waits_for_is_shown_and_follows(stage: Stage, tmp_path: Path) -> None:
+    page = stage.page
+    await stage.open_session()
+    await page.until_text("#advice", "not been started yet")
+    await stage.api.post(f"/sessions/{stage.session}/start")
+    await page.until_text("#state", "waiting")
+    await page.until_text("#advice", "It does not train yet: 1 nodes are needed, 0 are here.")
+
+    volunteer = Volunteer(stage.http, stage.api.url, stage.session, tmp_path / "ada.key")
+    await volunteer.join("Ada")
+    await page.until_text("#advice", "the nodes that are here fetch what they need, and begin")
+
+    await stage.api.post(f"/sessions/{stage.session}/cancel")
+    await page.until_text("#advice", "Cancelled.")
+    assert "yet" not in await page.text("#advice")
+    assert page.alarms == []
+
+
 async def test_a_refused_action_says_why(stage: Stage) -> None:
     page = stage.page
     await stage.open_session_as_owner()

@@ -62,6 +62,7 @@ async def test_two_nodes_and_a_late_joiner_train_a_model(tmp_path: Path) -> None
 
         progress, logs = system.get(f"{path}/progress"), system.logs(session["id"])
         participants = system.get(f"{path}/participants")["items"]
+        version = system.get(f"/api/v1/models/{session['id']}")["newest"]
         trees = [process for node in system.processes for process in node.tree()]
         first = await _read_stream(system.url, session["id"], 5)
         await asyncio.to_thread(coordinator.end)
@@ -69,6 +70,7 @@ async def test_two_nodes_and_a_late_joiner_train_a_model(tmp_path: Path) -> None
 
     _check_learning(progress, logs)
     _check_rounds(logs, participants)
+    _check_credit(logs, participants, version)
     _check_events(events, session["id"])
     assert first[0]["type"] == "snapshot"
     _check_model(Path(progress["modelPath"]))
@@ -100,6 +102,29 @@ def _check_rounds(logs: list[dict[str, Any]], participants: list[dict[str, Any]]
     weight = [float(data["weights"][data["members"].index(late["peerId"])]) for data in own]
     assert weight[0] == 0.0
     assert all(value > 0 for value in weight[1:])
+
+
+def _check_credit(logs: list[dict[str, Any]], participants: list[dict[str, Any]], version: dict[str, Any]) -> None:
+    """Whatever the checkpointer has followed by its decision is credited as the members recorded it themselves."""
+    rounds = [log["data"] for log in logs if log["kind"] == "round"]
+    recorded = {
+        data["round"]: {
+            peer: float(weight) for peer, weight in zip(data["members"], data["weights"], strict=True) if float(weight)
+        }
+        for data in rounds
+        if "members" in data
+    }
+    credited = {data["round"]: dict(line.split() for line in data["credits"]) for data in rounds if "credits" in data}
+    assert len(credited) >= 5
+    for round_, credits in credited.items():
+        assert {peer: float(samples) for peer, samples in credits.items()} == recorded[round_]
+    for one in participants:
+        mine = [int(credits[one["peerId"]]) for credits in credited.values() if one["peerId"] in credits]
+        assert one["credit"] == {"samples": sum(mine), "rounds": len(mine)}
+    assert version["uncreditedRounds"] == version["round"] - len(credited)
+    assert sum(who["samples"] for who in version["contributors"]) == sum(
+        one["credit"]["samples"] for one in participants
+    )
 
 
 def _check_events(events: list[dict[str, Any]], session: str) -> None:

@@ -133,6 +133,10 @@ class ObserverChild(_Child):
             self.observer.follow()
         return self.observer.state.round, self.observer.digest
 
+    def credits(self) -> dict[str, int] | None:
+        """What the newest round owes, as the observer tells."""
+        return None if self.observer.credits is None else dict(self.observer.credits)
+
     def received(self) -> int:
         return self.observer.bytes_received
 

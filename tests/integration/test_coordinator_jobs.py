@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from coordinator.checkpointer_messages import Exported, Saved, SaveFailed
-from coordinator.models import ModelVersionRow
+from coordinator.model_rows import ModelVersionRow
 from cotrain.paths import SharedPaths
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (

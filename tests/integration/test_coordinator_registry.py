@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from coordinator.checkpointer_messages import Following, Saved
 from coordinator.config import CoordinatorConfig, ModelsSection
 from coordinator.database import URL_VARIABLE
-from coordinator.models import ModelRow, ModelVersionRow, SessionRow
+from coordinator.model_rows import ModelRow, ModelVersionRow
+from coordinator.models import SessionRow
 from cotrain.paths import SharedPaths
 from cotrain.sections import ModelSection
 from cotrain.train.checkpoint import CheckpointStore, export_model, outer_counters, outer_tensors
@@ -77,9 +78,9 @@ def evaluation(round_: int, loss: float) -> dict[str, Any]:
     return {"number": round_, "time": 5.0, "kind": "evaluation", "message": "evaluated", "data": data}
 
 
-async def finished_session(client: Client, root: Path, exported: Path | None) -> str:
+async def finished_session(client: Client, root: Path, exported: Path | None, **wanted: Any) -> str:
     """A session that has reached its goal, with a final model on disk if there is one to copy."""
-    session = await create_session(client, "Poems")
+    session = await create_session(client, **({"name": "Poems"} | wanted))
     await post_json(client, f"{SESSIONS}/{session}/start")
     await until_state(client, session, "waiting")
     if exported is not None:
@@ -132,7 +133,11 @@ async def test_a_finished_session_makes_a_version_that_says_how_it_came_about(
     assert (version["version"], version["sessionId"], version["round"], version["parameters"]) == (1, session, 2, 7)
     assert version["evaluation"]["metrics"] == {"validationLoss": 2.5, "accuracy": 0.25}
     assert (version["dataFingerprint"], version["available"], version["pinned"]) == (KEY, True, False)
-    assert version["contributors"] == [{"account": account, "names": ["volunteer"], "peers": 1, "tokens": 1234}]
+    (contributor,) = version["contributors"]
+    assert contributor == {
+        "account": account, "names": ["volunteer"], "peers": 1, "samples": 0, "rounds": 0, "tokens": 1234,
+    }  # fmt: skip
+    assert version["uncreditedRounds"] == 3
     assert version["sizeBytes"] == sum(path.stat().st_size for path in final.iterdir())
     detail = await get_json(client, f"{MODELS}/{model['id']}/versions/1")
     async with client.get(f"{SESSIONS}/{session}/config") as response:

@@ -77,6 +77,9 @@ def test_all_members_and_the_observer_hold_the_same_bits_and_the_right_average(c
         error = float((torch.tensor(given[0][1], dtype=torch.float64) - expected).abs().max())
         assert error <= largest_codec_error(codec, brought)
 
+        assert swarm.observer.call("follow", 1) == (1, outcomes[0]["digest"])
+        assert swarm.observer.call("credits") == samples  # what the decision bears out
+
         (third,) = swarm.add_peers(1)  # late: it takes over what the others have
         last = close_rounds(swarm, [first, second, third], seeds=[1, 2])[0]
         assert swarm.observer.call("follow", 3) == (3, last["digest"])

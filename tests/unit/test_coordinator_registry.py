@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from coordinator.checkpoints import read_checkpoints
 from coordinator.comparison import MetricComparison, compare
+from coordinator.credits import Credit
 from coordinator.downloads import CHUNK_BYTES, ModelFile, close_files, model_size_bytes, open_model, zip_chunks
 from coordinator.model_views import EvaluationView, VersionView
 from coordinator.models import ParticipantRow
@@ -66,13 +67,24 @@ def participant(account: str, **changes: Any) -> ParticipantRow:
     return ParticipantRow(account=account, **(facts | changes))
 
 
-def test_contributors_are_the_wallets_that_trained() -> None:
+def test_contributors_are_the_wallets_that_are_credited() -> None:
     rows = [
-        participant("a", name="one"), participant("b", status=None), participant("c", removed_at=5.0),
-        participant("a", name="two"), participant("a", name="one"), participant("d", status={"step": 0, "tokens": 0}),
+        participant("a", id="1", name="one"), participant("b", id="2"), participant("c", id="3", removed_at=5.0),
+        participant("a", id="4", name="two"), participant("a", id="5"), participant("d", id="6", status=None),
     ]  # fmt: skip
-    (found,) = contributors_of(rows)
-    assert (found.account, found.names, found.peers, found.tokens) == ("a", ["one", "two"], 3, 300)
+    credits = {"1": Credit(8, 1), "3": Credit(8, 1), "4": Credit(16, 2), "6": Credit(4, 1)}
+    a, d = contributors_of(rows, credits, all_credited=True)
+    assert (a.account, a.names, a.peers, a.samples, a.rounds, a.tokens) == ("a", ["one", "two"], 2, 24, 3, 200)
+    assert (d.account, d.samples, d.rounds, d.tokens) == ("d", 4, 1, 0)
+
+
+def test_where_rounds_are_not_credited_who_says_that_it_trained_is_named_too() -> None:
+    rows = [
+        participant("a", id="1"), participant("b", id="2", status=None), participant("c", id="3", removed_at=5.0),
+        participant("d", id="4", status={"step": 0, "tokens": 0}), participant("e", id="5"),
+    ]  # fmt: skip
+    found = contributors_of(rows, {"5": Credit(8, 1)}, all_credited=False)
+    assert [(one.account, one.samples, one.rounds) for one in found] == [("a", 0, 0), ("e", 8, 1)]
 
 
 def test_a_model_has_its_sessions_name_or_one_that_tells_it_apart() -> None:
@@ -86,7 +98,7 @@ def version(model: str, *, data: str = "d", targets: int | None = 100, size: int
     evaluation = EvaluationView(round=3, samples=24, targets=targets, metrics=metrics) if metrics else None
     return VersionView(
         model=model, version=1, session_id=None, data_fingerprint=data, contributors=[], evaluation=evaluation,
-        round=3, parameters=5, size_bytes=size, available=True, pinned=False, created_at="",
+        uncredited_rounds=0, round=3, parameters=5, size_bytes=size, available=True, pinned=False, created_at="",
     )  # fmt: skip
 
 

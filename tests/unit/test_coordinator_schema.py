@@ -129,6 +129,26 @@ async def test_an_old_database_is_brought_up_without_loss(database_url: str, rev
 
 
 @BOTH
+async def test_versions_from_before_are_as_private_as_their_sessions(database_url: str) -> None:
+    def fill_private(connection: Connection) -> None:
+        upgrade_schema(connection, "0006")
+        found, (session,) = tables(connection).tables, _OLD_ROWS["sessions"]
+        for name, visibility in (("open", "public"), ("closed", "private")):
+            more = {"id": name, "owner": "a", "dataset": "", "visibility": visibility}
+            connection.execute(found["sessions"].insert(), session | more)
+        connection.execute(found["models"].insert(), {"id": "m", "name": "m", "owner": "a", "created_at": 1.0})
+        for number, made_by in enumerate(("open", "closed", None), 1):
+            version = {"model_id": "m", "version": number, "session_id": made_by, "config": "", "path": ""}
+            rest = {"contributors": [], "data_fingerprint": "", "size_bytes": 0, "created_at": 1.0}
+            connection.execute(found["model_versions"].insert(), version | rest)
+        upgrade_schema(connection)
+
+    await on(database_url, fill_private)
+    kept = (await on(database_url, everything))["model_versions"]
+    assert {row["version"]: row["visibility"] for row in kept} == {1: "public", 2: "private", 3: "public"}
+
+
+@BOTH
 async def test_a_newer_database_is_refused_and_left_alone(database_url: str) -> None:
     def make_newer(connection: Connection) -> None:
         upgrade_schema(connection)

@@ -106,6 +106,18 @@ def test_records_are_numbered_bounded_and_cut(reporter: StatusReporter) -> None:
     assert all(len(record.message) == 1000 for record in records)
 
 
+def test_records_of_large_groups_do_not_make_a_snapshot_that_nobody_reads(
+    reporter: StatusReporter, tmp_path: Path
+) -> None:
+    members = [f"12D3KooW{number:044d} {number}" for number in range(500)]
+    for number in range(MAX_RECORDS):
+        reporter.record("round", f"round {number}", data={"credits": members})
+    reporter._write()
+    numbers = [record.number for record in written(tmp_path).records]
+    assert numbers == list(range(numbers[0], MAX_RECORDS + 1))
+    assert 4 <= len(numbers) < MAX_RECORDS
+
+
 def test_a_wait_is_recorded_once_and_has_its_beginning(reporter: StatusReporter) -> None:
     for _ in range(3):
         reporter.wait("2 nodes, 1 are here")

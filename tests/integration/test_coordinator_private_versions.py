@@ -1,0 +1,103 @@
+"""What private sessions made, over real HTTP: for strangers there is none of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.databases import BOTH
+from tests.integration.coordinator_fixtures import (
+    STRANGER,
+    Client,
+    acting_as,
+    anonymous,
+    client,
+    get_json,
+    post_json,
+    sign_in,
+)
+from tests.integration.test_coordinator_registry import MODELS, SESSIONS, exported, finished_session
+
+__all__ = ["client", "exported"]
+
+
+async def answers(client: Client, model: str, **headers: str) -> list[tuple[int, dict[str, Any]]]:
+    """What there is to be read about a model and its first version: status, and what is said of a failure."""
+    found = []
+    for part in ("", "/versions/1", "/versions/7", "/download", "/versions/1/download"):
+        async with client.get(f"{MODELS}/{model}{part}", headers=headers) as response:
+            problem = await response.json(content_type=None) if response.status >= 400 else {}
+            found.append((response.status, {**problem, "instance": "", "requestId": ""}))
+    async with client.get(f"{MODELS}/compare?ids={model},{model}:1", headers=headers) as response:
+        problem = await response.json(content_type=None) if response.status >= 400 else {}
+        found.append((response.status, {**problem, "instance": "", "requestId": ""}))
+    return found
+
+
+def statuses(found: list[tuple[int, dict[str, Any]]]) -> list[int]:
+    return [status for status, _ in found]
+
+
+ALL_SEEN = [200, 200, 404, 200, 200, 200]
+
+
+@BOTH
+async def test_to_strangers_there_is_no_model_that_private_sessions_made(
+    client: Client, tmp_path: Path, exported: Path
+) -> None:
+    """The owner asks first: nothing that was kept for his answers reaches a stranger, neither while the session is
+    there nor when it has been deleted.
+    """
+    session = await finished_session(client, tmp_path, exported, visibility="private")
+    other = await sign_in(client, STRANGER)
+    for left in (True, False):
+        assert statuses(await answers(client, "Poems")) == ALL_SEEN
+        assert (await get_json(client, f"{SESSIONS}/{session}", status=200 if left else 404)) is not None
+        for token in (None, other, "y" * 43):
+            with acting_as(client, token):
+                nowhere = await answers(client, "nobody")
+                assert statuses(nowhere) == [404] * 6
+                assert [await answers(client, name) for name in ("Poems", session)] == [nowhere, nowhere]
+                assert (await get_json(client, MODELS))["items"] == []
+                await get_json(client, f"{SESSIONS}/{session}", status=404)
+        assert [one["id"] for one in (await get_json(client, MODELS))["items"]] == [session]
+        with acting_as(client, other):
+            expected = await post_json(client, f"{MODELS}/nobody/versions/1/pin", status=404)
+            found = await post_json(client, f"{MODELS}/Poems/versions/1/pin", status=404)
+            assert found | {"instance": "", "requestId": ""} == expected | {"instance": "", "requestId": ""}
+        if left:
+            async with client.delete(f"{SESSIONS}/{session}") as response:
+                assert response.status == 204
+
+
+@BOTH
+async def test_of_one_model_strangers_see_the_public_versions(client: Client, tmp_path: Path, exported: Path) -> None:
+    await finished_session(client, tmp_path, exported)
+    await finished_session(client, tmp_path, None, visibility="private")
+    assert (await get_json(client, f"{MODELS}/Poems"))["versions"] == 2
+    with anonymous(client):
+        found = await get_json(client, f"{MODELS}/Poems")
+        assert (found["versions"], found["newest"]["version"]) == (1, 1)
+        assert [one["version"] for one in found["items"]] == [1]
+        await get_json(client, f"{MODELS}/Poems/versions/2", status=404)
+        compared = await get_json(client, f"{MODELS}/compare?ids=Poems,Poems:1")
+        assert [one["version"] for one in compared["versions"]] == [1]
+        assert (await get_json(client, f"{MODELS}/compare?ids=Poems,Poems:2", status=404))["field"] == "version"
+
+
+@BOTH
+async def test_who_may_see_a_private_session_sees_what_it_made(
+    client: Client, tmp_path: Path, exported: Path
+) -> None:  # fmt: skip
+    session = await finished_session(client, tmp_path, exported, visibility="private")
+    path = f"{SESSIONS}/{session}/invitations"
+    token = (await post_json(client, path, {}, status=201))["token"]
+    with anonymous(client):
+        assert statuses(await answers(client, "Poems", **{"Cotrain-Invitation": token})) == ALL_SEEN
+    other = await sign_in(client, STRANGER)
+    with acting_as(client, other):
+        assert statuses(await answers(client, "Poems")) == [404] * 6
+    await post_json(client, path, {"wallet": f"eip155:1:{STRANGER.address}"}, status=201)
+    with acting_as(client, other):
+        assert statuses(await answers(client, "Poems")) == ALL_SEEN
+        assert (await post_json(client, f"{MODELS}/Poems/versions/1/pin", status=403))["code"] == "forbidden"
