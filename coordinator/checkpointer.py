@@ -56,10 +56,10 @@ def main() -> int:
     try:
         configure_logging()
         checkpointer = Checkpointer(SharedPaths(arguments.shared.resolve()).create(), arguments.host, arguments.port)
+        checkpointer.serve()
     except CotrainError as error:
         logger.error("%s", error)
         return error.exit_code
-    checkpointer.serve()
     return 0
 
 
@@ -87,7 +87,10 @@ class Checkpointer:
             signal.signal(number, lambda *_: self._lines.put(None))
 
     def serve(self) -> None:
-        """Carry out commands and follow the sessions until there is nobody to serve."""
+        """Carry out commands and follow the sessions until there is nobody to serve.
+
+        Raises SwarmError if this process has lost its daemon: it must be started again.
+        """
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
         addresses = [str(address) for address in self._dht.get_visible_maddrs()]
         _report(Ready(peer_id=self._dht.peer_id.to_base58(), addresses=addresses))
@@ -96,6 +99,7 @@ class Checkpointer:
                 line = self._lines.get(timeout=TICK_S)
             except queue.Empty:
                 self._follow_all()
+                self._dht_thread.require_answers()
                 continue
             if line is None:
                 break

@@ -6,6 +6,7 @@ Directories are watched, never the files: each snapshot replaces its file, and a
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import stat
 import time
@@ -18,6 +19,8 @@ from watchfiles import Change, awatch
 
 from cotrain.paths import STATUS_FILE
 from cotrain.status import Status, read_status
+
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, several a second for each session
 
 _DEBOUNCE_MS = 50
 _STEP_MS = 10

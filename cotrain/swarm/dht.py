@@ -29,6 +29,7 @@ from cotrain.swarm.mailbox import read_dictionary
 from cotrain.swarm.pace import Pace
 from cotrain.swarm.records import MAX_EXPIRY_S, MAX_RECORD_BYTES, PAGE_MARK
 from cotrain.swarm.rounds import PeerProgress, seconds_to_close
+from cotrain.swarm.silence import Silence
 
 logger = get_logger(__name__)
 
@@ -37,6 +38,8 @@ CALL_TIMEOUT_S = 10.0
 OBSERVER_MISSED_S = 10.0
 """Seconds without an observer in view after which it is called again."""
 REDIAL_S = 2.0
+DAEMON_ASKED_EVERY_S = 5.0
+DAEMON_TIMEOUT_S = 5.0
 REVOCATIONS_EVERY_S = 5.0
 """How often lists of revoked certificates are stored by an observer, and read by everybody else."""
 
@@ -180,6 +183,7 @@ class Directory:
         self._revocations_key, self._revocations_at = f"{session}.revocations", 0.0
         self._revocations: set[str] = set()
         self._seen_once: set[str] = set()
+        self._daemon_asked_at = -math.inf
         self._observer_seen_at = time.monotonic()
         self._record = PeerRecord(role=role)
         self._view = SwarmView()
@@ -234,6 +238,7 @@ class Directory:
     def refresh(self) -> None:
         """Store the record if it is due, and read the others'. Waits for the DHT."""
         now = self._pace.looked_at = time.monotonic()
+        self._ask_daemon(now)
         if self._pace.is_store_due(now):
             self._pace.stored_at = now
             self._store(self._record)
@@ -248,6 +253,12 @@ class Directory:
             self._refreshed.notify_all()
         self._meet([peer for peer, reason in view.refused.items() if reason in (UNMET, REFUSED)])
         self._exchange_revocations()
+
+    def _ask_daemon(self, now: float) -> None:
+        """Without its daemon a DHT goes on answering, from its own memory."""
+        if now - self._daemon_asked_at >= DAEMON_ASKED_EVERY_S:
+            self._dht.run_coroutine(_ask_daemon, return_future=True).result(CALL_TIMEOUT_S)
+            self._daemon_asked_at = now
 
     def _role_of(self, peer: str) -> Role:
         certificate = self._gate.member(peer)
@@ -311,6 +322,11 @@ class Directory:
         future.result(CALL_TIMEOUT_S)
 
 
+async def _ask_daemon(_dht: DHT, node: DHTNode) -> None:
+    """In the DHT's process. Raises if the daemon is gone or does not answer."""
+    await asyncio.wait_for(node.p2p._client.identify(), DAEMON_TIMEOUT_S)
+
+
 async def _call_peers(_dht: DHT, node: DHTNode, addresses: Sequence[str]) -> None:
     """In the DHT's process: connect to peers and ping them, which puts either side into the other's routing table."""
     for address in addresses:
@@ -333,6 +349,7 @@ class DhtThread:
         self._wake = threading.Event()
         self._stopping = False
         self._leaving: list[Directory] = []
+        self._silence = Silence()
         self._thread = threading.Thread(target=self._run, name="dht", daemon=True)
         self._thread.start()
 
@@ -349,6 +366,10 @@ class DhtThread:
             self._directories.remove(directory)
             self._leaving.append(directory)
         self._wake.set()
+
+    def require_answers(self) -> None:
+        """Raises SwarmError if this machine's own daemon is silent."""
+        self._silence.require_none(time.monotonic())
 
     def stop(self) -> None:
         """Withdraw all records and end the thread; waits for that, bounded."""
@@ -370,9 +391,10 @@ class DhtThread:
         for directory in [*self._directories, *self._leaving]:
             self._attempt(directory.withdraw)
 
-    @staticmethod
-    def _attempt(call: Callable[[], None]) -> None:
+    def _attempt(self, call: Callable[[], None]) -> None:
         try:
             call()
+            self._silence.end()
         except Exception as error:
+            self._silence.note(time.monotonic())
             logger.warning(f"the DHT did not answer: {error!r}")

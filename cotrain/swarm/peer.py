@@ -133,6 +133,7 @@ class SwarmPeer:
         try:
             while not self._directory.wait_for(condition, WISH_INTERVAL_S):
                 self._obey()
+                self._dht_thread.require_answers()
                 if time.monotonic() > deadline:
                     return False
             return True
@@ -248,6 +249,7 @@ class SwarmPeer:
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
         assert self._state is not None
+        self._dht_thread.require_answers()
         if self._relay_watch.is_lost:
             raise SwarmError("the relay has lost this node", hint="the agent starts the run again, to be found anew")
         if wait_s > 0:

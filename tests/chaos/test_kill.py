@@ -110,3 +110,28 @@ def test_the_state_outlives_all_volunteers(tmp_path: Path) -> None:
 
         first = wait_until(rounds_of_newcomer, limit_s=30, what="a round of the newcomer is in the log")[0]
         assert first > reached - 1 > 0, "the newcomer did not continue from the state that was kept"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whose", ["node", "checkpointer"])
+def test_whoever_loses_its_daemon_starts_again(whose: str, tmp_path: Path) -> None:
+    with running_system(tmp_path) as system:
+        session, nodes, coordinator = _start_two(system, max_steps=5000)
+        path = f"/api/v1/sessions/{session['id']}"
+        victim = nodes[0] if whose == "node" else coordinator
+        (daemon,) = [process for process in victim.tree() if "p2pd" in process.name()]
+        daemon.kill()
+        lost_at = max(_round(node) for node in nodes)
+
+        def is_back() -> bool:
+            logs = [log["data"] for log in system.logs(session["id"]) if log["kind"] == "round"]
+            if whose == "checkpointer":
+                return any("followedBy" in data and data["round"] > lost_at + 1 for data in logs)
+            return any(len(data.get("members", ())) == 2 and data["round"] > lost_at + 1 for data in logs)
+
+        wait_until(is_back, limit_s=150, what=f"the {whose} back in a round: {victim.output()[-4000:]}")
+        assert victim.popen.poll() is None
+        assert all(node.popen.poll() is None for node in nodes)
+        logs = system.logs(session["id"])
+        assert digests_are_equal([log for log in logs if log["kind"] == "round"])
+        assert system.get(path)["status"] == "training"
