@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -81,13 +81,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
     hub = Hub(settings.listener_queue)
     uplinks = Uplinks()
     metrics = Metrics(__version__)
-
-    def publish(session: str, events: Sequence[Event]) -> None:
-        for event in events:
-            metrics.event_stored(event.type)
-        hub.publish(session, events)
-
-    store = Store(settings.resolved_database_url, publish, metrics.database_written)
+    store = Store(settings.resolved_database_url, _publisher(hub, metrics), metrics.database_written)
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
 
     # they know each other; the process calls back only once everything is wired
@@ -131,3 +125,12 @@ def build_coordinator(settings: Settings) -> Coordinator:
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
         invitations=Invitations(store, public_url=settings.public_url),
     )  # fmt: skip
+
+
+def _publisher(hub: Hub, metrics: Metrics) -> Callable[[str, Sequence[Event]], None]:
+    def publish(session: str, events: Sequence[Event]) -> None:
+        for event in events:
+            metrics.event_stored(event.type)
+        hub.publish(session, events)
+
+    return publish

@@ -9,7 +9,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -101,21 +101,26 @@ class FollowedSession:
         self._evidence = EvidenceFiles(folder / EVIDENCE_FOLDER)
         self._on_judged = on_judged
         proofs = self._evidence.proofs()
-        self._observer = SessionObserver(
-            config,
-            self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
-            samples_wanted=self._wanted, dht=dht, dht_thread=dht_thread, loop=loop,
-            membership=MembershipFile(folder / MEMBERSHIP_FILE),
-            fragments=Fragments.of_model(self._model, config.diloco.fragments),
-            keep_evidence=self._keep_evidence,
-            convicted=[judgement.accused for judgement in proofs],
-        )  # fmt: skip
+        self._observer = self._observe(dht, dht_thread, loop, proofs)
         for judgement in proofs:  # whoever was told before may have died before it did anything
             self._tell(judgement)
         self._reporter.start()
         self._describe()
         self._report_state()
         self._evaluate()
+
+    def _observe(
+        self, dht: DHT, dht_thread: DhtThread, loop: LoopThread, proofs: Sequence[Judgement]
+    ) -> SessionObserver:  # fmt: skip
+        return SessionObserver(
+            self._config,
+            self._checkpoints.newest(self._read) or OuterState.initial(flatten_parameters(self._model)),
+            samples_wanted=self._wanted, dht=dht, dht_thread=dht_thread, loop=loop,
+            membership=MembershipFile(self._shared.run_dir(self._config.session.id, PEER_NAME) / MEMBERSHIP_FILE),
+            fragments=Fragments.of_model(self._model, self._config.diloco.fragments),
+            keep_evidence=self._keep_evidence,
+            convicted=[judgement.accused for judgement in proofs],
+        )  # fmt: skip
 
     def _save_models(self) -> dict[str, Path]:
         """Files of the models that the nodes cannot make themselves, by their assets' names."""

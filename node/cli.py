@@ -12,7 +12,9 @@ import typer
 from node.wallet_cli import app as wallet_app
 
 if TYPE_CHECKING:
+    from cotrain.identity.wallet import WalletOptions
     from cotrain.status import WishName
+    from node.join import JoinOptions
     from node.lock import AgentRecord
 
 app = typer.Typer(
@@ -55,28 +57,33 @@ def join(
     ] = "",
 ) -> None:
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once."""
+    from cotrain.identity.wallet import WalletOptions
+    from node.join import JoinOptions
+
+    options = JoinOptions(
+        url=url, name=name, host=host, port=port, threads=threads, processes=processes, invitation=invitation
+    )
+    raise typer.Exit(_join(options, WalletOptions(wallet, password_file, private_key_env), as_json=as_json))
+
+
+def _join(options: JoinOptions, wallet: WalletOptions, *, as_json: bool) -> int:
     import asyncio
     import logging
 
     from cotrain.display import NoticeHandler, make_display
-    from cotrain.identity.wallet import WalletOptions, open_wallet
+    from cotrain.identity.wallet import open_wallet
     from cotrain.paths import SharedPaths, home_dir
-    from node.join import JoinOptions, Place
-    from node.join import join as run_agent
+    from node.join import Place, join
     from node.wallet_cli import terminal_ask
 
-    signer = open_wallet(home_dir(), WalletOptions(wallet, password_file, private_key_env), ask=terminal_ask())
+    signer = open_wallet(home_dir(), wallet, ask=terminal_ask())
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
-    options = JoinOptions(
-        url=url, name=name, host=host, port=port, threads=threads, processes=processes, invitation=invitation
-    )
     display.open()
     try:
-        code = asyncio.run(run_agent(options, Place(home_dir(), SharedPaths.from_env(), signer), display))
+        return asyncio.run(join(options, Place(home_dir(), SharedPaths.from_env(), signer), display))
     finally:
         display.close()
-    raise typer.Exit(code)
 
 
 @app.command()

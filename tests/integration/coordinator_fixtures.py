@@ -19,9 +19,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import func, select
 
 from coordinator.app import create_app
 from coordinator.context import COORDINATOR, Coordinator
+from coordinator.models import Base
 from coordinator.settings import Settings
 from cotrain.identity.account import Account
 from cotrain.identity.ethereum import EthereumSigner, encode_defunct
@@ -265,3 +267,9 @@ def commands(root: Path) -> list[tuple[str, str]]:
     """What the checkpointer has been told: (operation, session)."""
     lines = (root / "commands.jsonl").read_text().splitlines() if (root / "commands.jsonl").exists() else []
     return [(entry["op"], entry["session"]) for entry in map(json.loads, lines)]
+
+
+async def count(client: Client, table: type[Base]) -> int:
+    """Rows of a table."""
+    async with services(client).store.read() as rows:
+        return int(await rows.scalar(select(func.count()).select_from(table)) or 0)

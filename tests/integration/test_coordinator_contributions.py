@@ -34,7 +34,7 @@ from tests.integration.coordinator_fixtures import (
     welcomed,
     write_checkpointer_status,
 )
-from tests.integration.test_coordinator_registry import MODELS, SESSIONS, report
+from tests.integration.registry_fixtures import MODELS, SESSIONS, report
 
 __all__ = ["client"]
 

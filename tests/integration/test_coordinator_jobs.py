@@ -32,7 +32,7 @@ from tests.integration.coordinator_fixtures import (
     until_state,
     waiting_session,
 )
-from tests.integration.test_coordinator_registry import exported
+from tests.integration.registry_fixtures import exported
 
 __all__ = ["client", "exported"]
 

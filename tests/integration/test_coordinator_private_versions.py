@@ -16,7 +16,7 @@ from tests.integration.coordinator_fixtures import (
     post_json,
     sign_in,
 )
-from tests.integration.test_coordinator_registry import MODELS, SESSIONS, exported, finished_session
+from tests.integration.registry_fixtures import MODELS, SESSIONS, exported, finished_session
 
 __all__ = ["client", "exported"]
 
