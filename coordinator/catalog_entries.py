@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Generic, Literal
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.auth.limits import Limits
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.models import CatalogEntryRow
-from coordinator.session_paths import inside, refused_as
+from coordinator.session_paths import inside, is_hidden, refused_as
 from coordinator.store import Store
 from cotrain.catalog import (
     Catalog,
@@ -148,14 +149,18 @@ class CatalogEntries:
             )
 
     async def add(
-        self, kind: Kind[EntryT], request: EntryRequest, owner: str, keep: Keep = keep_nothing
+        self, kind: Kind[EntryT], request: EntryRequest, owner: str, hidden: Collection[Path],
+        keep: Keep = keep_nothing,
     ) -> EntryT:  # fmt: skip
         """A new entry of this account; `keep` is given it, in the transaction.
+
+        Args:
+            hidden: folders that are not there for this account (`Registry.hidden_folders`).
 
         Raises InvalidRequestError, ConflictError if one of its names is taken, or RateLimitedError if the account has
         too many.
         """
-        request = self._checked(kind, request)
+        request = self._checked(kind, request, hidden)
         entry = _entry(kind, request, owner)
         async with self._store.write() as transaction:
             rows = transaction.rows
@@ -194,7 +199,7 @@ class CatalogEntries:
             await transaction.rows.delete(row)
 
     # ------------------------------------------------------------------------------------------ what is refused
-    def _checked(self, kind: Kind[EntryT], request: EntryRequest) -> EntryRequest:
+    def _checked(self, kind: Kind[EntryT], request: EntryRequest, hidden: Collection[Path]) -> EntryRequest:
         """The request with its path as it is in the folder. Raises InvalidRequestError."""
         if (request.hugging_face_id is None) == (request.path is None):
             raise InvalidRequestError(
@@ -211,7 +216,7 @@ class CatalogEntries:
         with refused_as("path", kind.folder):
             target = inside(folder, request.path, field="path")
             there = target.is_dir() if kind.name == "model" else target.exists()
-        if not there or target == folder.resolve():
+        if not there or target == folder.resolve() or is_hidden(target, hidden):
             raise InvalidRequestError(
                 f"there is no such {'folder' if kind.name == 'model' else 'file or folder'}", field="path",
                 hint=f"put it into the coordinator's {kind.folder} first, and name it relative to that folder",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.catalog_entries import with_sources
@@ -22,35 +23,44 @@ CONTAINER_SHARED_BYTES = 64 * 2**20
 """What Docker gives a container of shared memory, unless it is told otherwise."""
 
 
-def outlook(request: SessionRequest, shared: SharedPaths, catalog: Catalog, known: Sequence[int]) -> OutlookView:
-    """Estimate and advice for a request; `known`: memory of the nodes that have been here, bytes.
+@dataclass(frozen=True)
+class Surroundings:
+    """What there is for whoever asks.
 
-    Raises InvalidRequestError that names the request's field.
+    Attributes:
+        catalog: the entries that the request may name.
+        known_nodes: memory of the nodes that have been here, bytes.
+        hidden: folders of models that are not there for this caller.
     """
-    return _outlook(request.to_config(PREVIEW_ID), shared, catalog, known)[0]
+
+    shared: SharedPaths
+    catalog: Catalog
+    known_nodes: Sequence[int] = ()
+    hidden: Collection[Path] = ()
 
 
-def preview(
-    request: SessionRequest, shared: SharedPaths, catalog: Catalog, known: Sequence[int], memory_bytes: int
-) -> PreviewView:
+def outlook(request: SessionRequest, around: Surroundings) -> OutlookView:
+    """Estimate and advice for a request. Raises InvalidRequestError that names the request's field."""
+    return _outlook(request.to_config(PREVIEW_ID), around)[0]
+
+
+def preview(request: SessionRequest, around: Surroundings, memory_bytes: int) -> PreviewView:
     """The same with the TOML; `memory_bytes` is that of a node that would take part, 0 for none.
 
     Raises InvalidRequestError that names the request's field.
     """
-    view, found = _outlook(request.to_config(PREVIEW_ID), shared, catalog, known)
-    config = with_sources(request, catalog, shared).to_config(PREVIEW_ID)
+    view, found = _outlook(request.to_config(PREVIEW_ID), around)
+    config = with_sources(request, around.catalog, around.shared).to_config(PREVIEW_ID)
     shortage = fits(found.memory, memory_bytes) if found is not None and memory_bytes else ""
     return PreviewView(config=dump_config(config), estimate=view.estimate, advice=view.advice, shortage=shortage)
 
 
-def _outlook(
-    config: RunConfig, shared: SharedPaths, catalog: Catalog, known_nodes: Sequence[int]
-) -> tuple[OutlookView, Estimate | None]:
-    check_names(config, shared, catalog)
-    known = model_facts(config, catalog.models)
+def _outlook(config: RunConfig, around: Surroundings) -> tuple[OutlookView, Estimate | None]:
+    check_names(config, around.shared, around.catalog, around.hidden)
+    known = model_facts(config, around.catalog.models)
     found = None if known.facts is None else estimate(config, known.facts)
-    advice = list(advise(config, known, found, catalog, shared))
-    if found is not None and (why := none_is_large_enough(found.memory, known_nodes)):
+    advice = list(advise(config, known, found, around.catalog, around.shared))
+    if found is not None and (why := none_is_large_enough(found.memory, around.known_nodes)):
         advice.append(AdviceView(field="model", message=why, hint="it waits until larger nodes come"))
     return OutlookView(estimate=None if found is None else estimate_view(found), advice=advice), found
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, not_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import ColumnElement
 
@@ -207,6 +207,12 @@ class Registry:
                 hint="GET /api/v1/models/{model} says which versions are available",
             )  # fmt: skip
         return version_view(row), self._shared.root / row.path
+
+    async def hidden_folders(self, seen: ColumnElement[bool]) -> frozenset[Path]:
+        """Absolute paths of the files of versions that are not seen."""
+        query = select(ModelVersionRow.path).where(ModelVersionRow.path != "", not_(seen))
+        async with self._store.read() as rows:
+            return frozenset((self._shared.root / path).resolve() for path in await rows.scalars(query))
 
     async def pin(self, name: str, number: int, seen: ColumnElement[bool], *, pinned: bool) -> VersionView:
         """Say whether the files of a version stay. Raises NotFoundError, or ConflictError if they are gone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,9 @@ from cotrain.request import request_field
 from cotrain.sections import Section
 
 S = TypeVar("S", bound=Section)
+
+_OWN_FOLDERS = tuple((part,) for part in ("final", "temp"))
+"""Of `models`: what sessions have made, and what they need while they run."""
 
 
 def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
@@ -38,10 +41,13 @@ def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
     return _with(config, data=data, model=model, distillation=distillation)
 
 
-def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog) -> None:
+def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog, hidden: Collection[Path] = ()) -> None:
     """Whether every path and name of a request leads somewhere that `confine` allows; what hub ids name is not fetched.
 
     Names that people have added to the catalog count, too: `catalog_entries.with_sources` replaces them.
+
+    Args:
+        hidden: folders that are not there for whoever asks (`Registry.hidden_folders`).
 
     Raises InvalidRequestError that names the request's field, with near matches for a name that nothing has.
     """
@@ -52,7 +58,7 @@ def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog) -> Non
     for key, name in names.items():
         with refused_as(request_field(key), "models"):
             if name is not None:
-                _model(models, name, catalog.models, field=key)
+                _model(models, name, catalog.models, field=key, hidden=hidden)
     with refused_as(request_field("data.data_path"), "datasets"):
         if data.data_path is not None:
             # it may come later, but must be a path that can be looked for
@@ -91,10 +97,19 @@ def inside(folder: Path, path: str, *, field: str) -> Path:
     return target
 
 
-def _model(models: Path, name: str, catalog: Sequence[ModelEntry] | None = None, *, field: str) -> str:
+def is_hidden(path: Path, hidden: Collection[Path]) -> bool:
+    """Whether an absolute path lies in one of these folders."""
+    return any(path.is_relative_to(folder) for folder in hidden)
+
+
+def _model(
+    models: Path, name: str, catalog: Sequence[ModelEntry] | None = None, *, field: str, hidden: Collection[Path] = ()
+) -> str:  # fmt: skip
     folder = inside(models, name, field=field)
-    if folder.is_dir():
+    if folder.is_dir() and not is_hidden(folder, hidden):
         return str(folder)
+    if folder.relative_to(models.resolve()).parts[:1] in _OWN_FOLDERS:  # it looks like an id of the hub, and is none
+        raise NotFoundError(f"there is no model {name}", field=field, hint="GET /api/v1/models lists those that are")
     if is_hub_id(name) and Path(name).exists():  # a folder of the coordinator's own, read as one by whoever loads it
         raise ConfigError(f"{name} lies outside {models}", field=field, hint="move it there, or start elsewhere")
     return resolve_model(name, catalog)

@@ -12,6 +12,7 @@ from coordinator.api.callers import caller_of
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
 from coordinator.api.repeats import once
 from coordinator.api.requests import encode_cursor, json_answer, page_limit, parse_model, read_body, read_cursor
+from coordinator.api.seen import hidden_folders
 from coordinator.auth.permissions import Caller, require
 from coordinator.catalog_entries import DATASETS, MODELS, DatasetEntryRequest, Kind, ModelEntryRequest
 from coordinator.context import COORDINATOR
@@ -100,7 +101,7 @@ async def _add(request: web.Request, kind: Kind[EntryT]) -> EntryT:
     require("add", caller)
     account = caller.account or ""
     wanted = parse_model(await read_body(request), kind.request)
-    work = partial(request.app[COORDINATOR].catalog.add, kind, wanted, account)
+    work = partial(request.app[COORDINATOR].catalog.add, kind, wanted, account, await hidden_folders(request))
     return await once(request, account, kind.entry, work)
 
 

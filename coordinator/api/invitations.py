@@ -7,20 +7,16 @@ from functools import partial
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter
-from sqlalchemy.sql import ColumnElement
 
-from coordinator.api.callers import reader_of
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
 from coordinator.api.repeats import once
 from coordinator.api.requests import encode_cursor, json_answer, page_limit, parse_model, read_body, read_cursor
+from coordinator.api.seen import may_see_session
 from coordinator.api.sessions import require_of_session
-from coordinator.auth.tokens import given_token
 from coordinator.context import COORDINATOR
 from coordinator.invitations import InvitationRequest, InvitationView, NewInvitationView
 from coordinator.sessions import Position
 from coordinator.views import Page
-
-INVITATION_HEADER = "Cotrain-Invitation"
 
 routes = web.RouteTableDef()
 
@@ -36,31 +32,14 @@ async def hide_private_sessions(request: web.Request, handler: Handler) -> web.S
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
     # a registration may bring an invitation in its body: it is checked where it is counted
-    if path.startswith(_ABOUT_A_SESSION) and (request.method, path) != _REGISTRATION and not await _may_see(request):
+    if (
+        path.startswith(_ABOUT_A_SESSION)
+        and (request.method, path) != _REGISTRATION
+        and not await may_see_session(request)
+    ):
         # no session has this id: whatever the handler does, it cannot tell the two apart
         request.match_info["id"] = _NOWHERE
     return await handler(request)
-
-
-async def _may_see(request: web.Request) -> bool:
-    invitations, session = request.app[COORDINATOR].invitations, request.match_info["id"]
-    if invitations.is_known_public(session):
-        return True
-    reader = await reader_of(request)
-    return await invitations.may_see(session, reader.account, operator=reader.operator, tokens=_brought(request))
-
-
-async def versions_seen(request: web.Request) -> ColumnElement[bool]:
-    """Which versions of models are there for whoever asks: a condition for queries."""
-    reader = await reader_of(request)
-    invitations = request.app[COORDINATOR].invitations
-    return invitations.versions_seen(reader.account, operator=reader.operator, tokens=_brought(request))
-
-
-def _brought(request: web.Request) -> tuple[str, ...]:
-    """Tokens of a participant or of an invitation, whatever they are worth."""
-    brought = given_token(request.headers.get(hdrs.AUTHORIZATION)), request.headers.get(INVITATION_HEADER, "")
-    return tuple(filter(None, brought))
 
 
 @routes.post("/api/v1/sessions/{id}/invitations")

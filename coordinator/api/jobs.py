@@ -8,7 +8,6 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from coordinator.api.callers import caller_of
-from coordinator.api.invitations import versions_seen
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, Answer, Parameter, operation
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
@@ -20,6 +19,7 @@ from coordinator.api.requests import (
     read_body,
     read_cursor,
 )
+from coordinator.api.seen import versions_seen
 from coordinator.api.sessions import require_of_session
 from coordinator.auth.permissions import require
 from coordinator.context import COORDINATOR

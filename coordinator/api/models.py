@@ -11,9 +11,9 @@ from aiohttp import hdrs, web
 from pydantic import Field, TypeAdapter
 
 from coordinator.api.callers import caller_of
-from coordinator.api.invitations import versions_seen
 from coordinator.api.operations import CURSOR, LIMIT, Answer, Parameter, operation
 from coordinator.api.requests import encode_cursor, json_answer, page_limit, read_cursor
+from coordinator.api.seen import versions_seen
 from coordinator.auth.permissions import require
 from coordinator.comparison import ComparisonView, compare
 from coordinator.context import COORDINATOR

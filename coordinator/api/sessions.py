@@ -33,6 +33,7 @@ from coordinator.api.requests import (
     read_body,
     read_cursor,
 )
+from coordinator.api.seen import hidden_folders
 from coordinator.api.shared import shared
 from coordinator.auth.permissions import Act, require
 from coordinator.catalog_entries import with_sources
@@ -41,7 +42,7 @@ from coordinator.invitations import visible_to
 from coordinator.lifecycle import USER_ACTIONS, UserAction
 from coordinator.metrics import MAX_POINTS, curve
 from coordinator.models import LogRow
-from coordinator.preview import outlook, preview
+from coordinator.preview import Surroundings, outlook, preview
 from coordinator.sessions import find_session
 from coordinator.views import (
     LogView,
@@ -91,9 +92,9 @@ async def create_session(request: web.Request) -> web.Response:
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
     coordinator, account = request.app[COORDINATOR], caller.account or ""
-    shared, catalog = coordinator.settings.shared, await coordinator.catalog.for_request(wanted)
-    expected = outlook(wanted, shared, catalog, await coordinator.participants.known_memory())
-    create = partial(coordinator.sessions.create, with_sources(wanted, catalog, shared), account)
+    around = await _surroundings(request, wanted)
+    expected = outlook(wanted, around)
+    create = partial(coordinator.sessions.create, with_sources(wanted, around.catalog, around.shared), account)
     view = await once(request, account, SessionView, create)
     response = json_answer(OpenedView(**view.model_dump(), **expected.model_dump()), status=201)
     response.headers["Location"] = f"/api/v1/sessions/{view.id}"
@@ -111,8 +112,15 @@ async def preview_config(request: web.Request) -> web.Response:
     coordinator.limits.preview(caller_address(request))
     memory_bytes = integer_parameter(request, "memoryBytes", default=0, low=0, high=LARGEST_INTEGER)
     wanted = parse_model(await read_body(request), SessionRequest)
-    catalog, known = await coordinator.catalog.for_request(wanted), await coordinator.participants.known_memory()
-    return json_answer(preview(wanted, coordinator.settings.shared, catalog, known, memory_bytes))
+    return json_answer(preview(wanted, await _surroundings(request, wanted), memory_bytes))
+
+
+async def _surroundings(request: web.Request, wanted: SessionRequest) -> Surroundings:
+    coordinator = request.app[COORDINATOR]
+    return Surroundings(
+        coordinator.settings.shared, await coordinator.catalog.for_request(wanted),
+        await coordinator.participants.known_memory(), await hidden_folders(request),
+    )  # fmt: skip
 
 
 @routes.get("/api/v1/sessions")

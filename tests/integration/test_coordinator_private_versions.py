@@ -38,6 +38,7 @@ def statuses(found: list[tuple[int, dict[str, Any]]]) -> list[int]:
     return [status for status, _ in found]
 
 
+CATALOG = "/api/v1/catalog"
 ALL_SEEN = [200, 200, 404, 200, 200, 200]
 
 
@@ -101,3 +102,30 @@ async def test_who_may_see_a_private_session_sees_what_it_made(
     with acting_as(client, other):
         assert statuses(await answers(client, "Poems")) == ALL_SEEN
         assert (await post_json(client, f"{MODELS}/Poems/versions/1/pin", status=403))["code"] == "forbidden"
+
+
+@BOTH
+async def test_strangers_start_nothing_from_what_a_private_session_made(
+    client: Client, tmp_path: Path, exported: Path
+) -> None:
+    session = await finished_session(client, tmp_path, exported, visibility="private")
+
+    def wanted(source: str) -> dict[str, Any]:
+        return {"name": "a copy", "model": {"source": source}, "training": {"task": "causal-lm"}}
+
+    def entry(path: str) -> dict[str, Any]:
+        return {"id": "mine", "name": "Mine", "type": "llama3", "path": path}
+
+    sources = [f"final/{session}", f"x/../final/{session}", f"final/{session}/../{session}"]
+    await post_json(client, "/api/v1/configs/preview", wanted(sources[0]))
+    with acting_as(client, await sign_in(client, STRANGER)):
+        missing = await post_json(client, SESSIONS, wanted("final/nothing"), status=422)
+        nowhere = await post_json(client, f"{CATALOG}/models", entry("final/nothing"), status=422)
+        for source in sources:
+            for path in (SESSIONS, "/api/v1/configs/preview"):
+                problem = await post_json(client, path, wanted(source), status=422)
+                assert (problem["field"], problem["code"]) == (missing["field"], missing["code"])
+                assert problem["detail"].replace(source, "") == missing["detail"].replace("final/nothing", "")
+            problem = await post_json(client, f"{CATALOG}/models", entry(source), status=422)
+            assert (problem["field"], problem["detail"]) == (nowhere["field"], nowhere["detail"])
+    await post_json(client, SESSIONS, wanted(sources[0]), status=201)
