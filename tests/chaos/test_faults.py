@@ -133,4 +133,5 @@ def test_a_joiner_whose_donor_is_killed_goes_on_with_another(tmp_path: Path) -> 
 
         assert_killed(victim, descendants)
         assert joiner.call("resync") == (agreed["round"], agreed["digest"])
+        assert swarm.all([donor, joiner], "seen_at_most", 2) == [2, 2]
         close_one_round(swarm, [donor, joiner], seed=1)
