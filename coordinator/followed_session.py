@@ -174,11 +174,11 @@ class FollowedSession:
             self._reporter.update(peers=trainers)
             return False
         self._report_state(time.monotonic() - began)
-        complete = self._is_over()
-        round_ = self._observer.state.round
-        if complete or self._lengths.is_evaluated(self._observer.state, self._config.monitoring.evaluation_rounds):
+        every, round_ = self._config.monitoring.evaluation_rounds, self._observer.state.round
+        if self._is_over() or self._lengths.is_evaluated(self._observer.state, every):
             self._evaluate()
-        if complete or round_ % self._checkpoint_rounds == 0:
+        # where that has ended the run, this may be its best state, or the only one that was evaluated and is kept
+        if self._is_over() or round_ % self._checkpoint_rounds == 0:
             self._save_checkpoint()
         return self._is_over()
 
