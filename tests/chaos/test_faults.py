@@ -106,6 +106,7 @@ def test_the_survivors_of_a_kill_close_the_round_identically(point: Any, tmp_pat
 def test_a_peer_killed_while_its_processes_speak_holds_up_nobody(tmp_path: Path) -> None:
     with running_swarm(tmp_path, swarm_config(3)) as swarm:
         victim, *survivors = swarm.add_peers(3)
+        assert swarm.all([victim, *survivors], "seen", 3) == [3, 3, 3]
         victim.call("hold_futures")
         victim.kill()
         assert swarm.all(survivors, "seen_at_most", 2) == [2, 2]
