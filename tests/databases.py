@@ -12,13 +12,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.waiting import wait_until
 
 KINDS = ("sqlite", "postgresql")
 BOTH = pytest.mark.parametrize("database_url", KINDS, indirect=True)
@@ -51,12 +52,14 @@ class PostgresServer:
             self._process = subprocess.Popen(
                 [self._programs / command[0], *command[1:]], cwd=self._folder, stdout=log, stderr=log, **self._identity
             )
-        give_up = time.monotonic() + _START_LIMIT_S
-        while self._try("pg_isready", "-q", "-h", str(self._folder)) != 0:
-            log_text = (self._folder / "log").read_text()
-            assert self._process.poll() is None, log_text
-            assert time.monotonic() < give_up, log_text
-            time.sleep(0.05)
+        wait_until(
+            self._takes_connections, limit_s=_START_LIMIT_S, what=f"it takes connections; see {self._folder}/log"
+        )
+
+    def _takes_connections(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "log").read_text()
+        return self._try("pg_isready", "-q", "-h", str(self._folder)) == 0
 
     def new_database(self) -> str:
         """URL of an empty database."""
@@ -77,10 +80,9 @@ class PostgresServer:
         for child in children:
             child.kill()
         self._process.wait()
-        give_up = time.monotonic() + _START_LIMIT_S
-        while any(_lives(child) for child in children):
-            assert time.monotonic() < give_up
-            time.sleep(0.05)
+        wait_until(
+            lambda: not any(map(_lives, children)), limit_s=_START_LIMIT_S, what="all of its processes have ended"
+        )
 
     def stop(self) -> None:
         """End it, and remove its files."""
