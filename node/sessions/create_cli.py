@@ -1,0 +1,91 @@
+"""`cotrain sessions create`: from a file, from options, or from both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from node.sessions.options import AsJson, Coordinator, ask, print_one, target_of
+
+if TYPE_CHECKING:
+    from node.sessions.target import Target
+
+
+def add_to(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    app.command("create")(create)
+
+
+def create(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", show_default=False,
+            help="The request in JSON or TOML, or a run's config in TOML, or the name of a template.",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What people call it.", show_default=False)] = None,
+    description: Annotated[str | None, typer.Option(help="What it is for.", show_default=False)] = None,
+    model: Annotated[str | None, typer.Option(help="Architecture, as llama3.", show_default=False)] = None,
+    size: Annotated[str | None, typer.Option(help="Of the architecture, as nano.", show_default=False)] = None,
+    source: Annotated[
+        str | None, typer.Option(help="A model to go on from, in their place.", show_default=False)
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="What is learnt, as causal-lm.", show_default=False)] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data: a name of the catalog, or a hub's id.", show_default=False)
+    ] = None,
+    data_path: Annotated[
+        str | None, typer.Option(help="Data: below the coordinator's datasets.", show_default=False)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Inner steps of each node.", show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples of a micro-batch.", show_default=False)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the inner optimizer, at its highest.", show_default=False)
+    ] = None,
+    seq_length: Annotated[int | None, typer.Option(help="Tokens of a sample.", show_default=False)] = None,
+    inner_steps: Annotated[int | None, typer.Option(help="Inner steps of a round.", show_default=False)] = None,
+    nodes: Annotated[int | None, typer.Option(help="How many it is planned for.", show_default=False)] = None,
+    private: Annotated[bool, typer.Option("--private", help="Seen and joined by invitation only.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="FIELD=VALUE", show_default=False,
+            help="Any field of the request by its path, as diloco.codec=int8; may be given again.",
+        ),
+    ] = None,
+    start: Annotated[bool, typer.Option("--start", help="Start it, too.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Open nothing: print the TOML, what a node needs, and advice.")
+    ] = False,
+    coordinator: Coordinator = "",
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Open a session; options go before the file's fields. It is a draft until it is started."""
+    from node.sessions.request_file import request_body
+    from node.sessions.text import preview_lines
+
+    given = {
+        "name": name, "description": description, "visibility": "private" if private else None,
+        "model.type": model, "model.size": size, "model.source": source,
+        "training.task": task, "training.maxSteps": steps, "training.batchSize": batch_size,
+        "training.learningRate": learning_rate, "data.dataset": dataset, "data.dataPath": data_path,
+        "data.seqLength": seq_length, "diloco.innerSteps": inner_steps, "distributed.nodes": nodes,
+    }  # fmt: skip
+    body, target = request_body(file, given, changes or []), target_of(coordinator)
+    if preview:
+        print_one(ask(target, lambda api: api.post("configs/preview", body)), preview_lines, as_json=as_json)
+    else:
+        _open(target, body, start=start, as_json=as_json)
+
+
+def _open(target: Target, body: dict[str, Any], *, start: bool, as_json: bool) -> None:
+    from node.sessions.text import action_line, opened_lines
+
+    opened = ask(target, lambda api: api.post("sessions", body))
+    print_one(opened, opened_lines, as_json=as_json)
+    if start:
+        started = ask(target, lambda api: api.post(f"sessions/{opened['id']}/start"))
+        print_one(started, lambda view: [action_line(view)], as_json=as_json)
