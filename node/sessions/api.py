@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 from urllib.parse import urlencode
 
@@ -78,7 +78,7 @@ class SessionsApi(CoordinatorClient):
             cursor = {"cursor": page["nextCursor"]}
         return items
 
-    async def events(self, session: str, after: int | None = None) -> AsyncIterator[ServerEvent]:
+    async def events(self, session: str, after: int | None = None) -> AsyncGenerator[ServerEvent, None]:
         """What happens in a session: a snapshot, then all events after number `after`, or those to come.
 
         A stream that breaks off is resumed after its last event, for ever; each time a snapshot comes first.
@@ -97,7 +97,7 @@ class SessionsApi(CoordinatorClient):
             await asyncio.sleep(STREAM_BACKOFF.delay_s(attempt))
             attempt += 1
 
-    async def _stream(self, session: str, after: int | None) -> AsyncIterator[ServerEvent]:
+    async def _stream(self, session: str, after: int | None) -> AsyncGenerator[ServerEvent, None]:
         url = self._url(f"sessions/{session}/events", {} if after is None else {"after": after})
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_S)
         headers, reader = self._headers | {"Accept": "text/event-stream"}, EventReader()
@@ -115,7 +115,9 @@ class SessionsApi(CoordinatorClient):
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnreachableError(failure_reason(error), field=url) from error
 
-    async def _ask(self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any) -> Any:
+    async def _ask(
+        self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> dict[str, Any]:
         sent = self._headers | (headers or {})
 
         def call() -> Awaitable[dict[str, Any]]:

@@ -74,11 +74,13 @@ def create(
         "training.learningRate": learning_rate, "data.dataset": dataset, "data.dataPath": data_path,
         "data.seqLength": seq_length, "diloco.innerSteps": inner_steps, "distributed.nodes": nodes,
     }  # fmt: skip
-    body, target = request_body(file, given, changes or []), target_of(coordinator)
+    wanted, target = request_body(file, given, changes or []), target_of(coordinator)
+    for key in wanted.left_out:
+        typer.echo(f"left out: {key} (no session can be asked for it; it has its default)", err=True)
     if preview:
-        print_one(ask(target, lambda api: api.post("configs/preview", body)), preview_lines, as_json=as_json)
+        print_one(ask(target, lambda api: api.post("configs/preview", wanted.body)), preview_lines, as_json=as_json)
     else:
-        _open(target, body, start=start, as_json=as_json)
+        _open(target, wanted.body, start=start, as_json=as_json)
 
 
 def _open(target: Target, body: dict[str, Any], *, start: bool, as_json: bool) -> None:

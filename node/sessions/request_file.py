@@ -6,7 +6,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cotrain.config import RunConfig, known_keys, load_config
 from cotrain.errors import ConfigError, InvalidRequestError
@@ -15,11 +15,23 @@ from cotrain.request import SessionRequest, request_field
 
 _MOST_BYTES = 64 * 1024
 """What the coordinator takes."""
-_OF_THE_COORDINATOR = frozenset({"schema_version", "session.id", "session.runnable"})
-"""Keys of a config that say nothing about what is wanted: the coordinator names the session."""
+_NOT_ASKED_FOR = frozenset({"schema_version", "session.id", "session.name", "session.runnable"})
+"""Keys of a config that say nothing more about what is wanted: the name is taken already, the id is given."""
 
 
-def request_body(file: Path | None, given: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+class Wanted(NamedTuple):
+    """A request as far as it is known.
+
+    Attributes:
+        body: its fields.
+        left_out: keys of a run's config that no session can be asked for and that differ from their defaults.
+    """
+
+    body: dict[str, Any]
+    left_out: list[str]
+
+
+def request_body(file: Path | None, given: Mapping[str, Any], changes: Sequence[str]) -> Wanted:
     """The request: the file's fields, then the options', then the changes.
 
     Args:
@@ -28,11 +40,11 @@ def request_body(file: Path | None, given: Mapping[str, Any], changes: Sequence[
 
     Raises ConfigError for a file that cannot be used, InvalidRequestError for a change that cannot be.
     """
-    body = {} if file is None else read_request(config_file(str(file)))
+    wanted = Wanted({}, []) if file is None else read_request(config_file(str(file)))
     named = {path: value for path, value in given.items() if value is not None}
     for path, value in [*named.items(), *map(parse_change, changes)]:
-        _put(body, path, value)
-    return body
+        _put(wanted.body, path, value)
+    return wanted
 
 
 def parse_change(change: str) -> tuple[str, Any]:
@@ -46,7 +58,7 @@ def parse_change(change: str) -> tuple[str, Any]:
         return path, text
 
 
-def read_request(path: Path) -> dict[str, Any]:
+def read_request(path: Path) -> Wanted:
     """A request in JSON or TOML, or the config of a run in TOML, which has a schema_version. Raises ConfigError."""
     try:
         raw = path.read_bytes()
@@ -64,30 +76,28 @@ def read_request(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not valid {'JSON' if is_json else 'TOML'}: {error}", field=str(path)) from error
     if not isinstance(body, dict):
         raise ConfigError("is no object", field=str(path), hint='as in {"name": "Our first model"}')
-    return body if is_json or "schema_version" not in body else request_of_config(body, load_config(path), str(path))
+    return Wanted(body, []) if is_json or "schema_version" not in body else request_of_config(body, load_config(path))
 
 
-def request_of_config(written: Mapping[str, Any], config: RunConfig, source: str) -> dict[str, Any]:
+def request_of_config(written: Mapping[str, Any], config: RunConfig) -> Wanted:
     """The request that asks for what a config says.
 
     Args:
         written: the config's tables as they stand in the file.
         config: the same, checked.
-        source: names the file in errors.
-
-    Raises ConfigError for a key that differs from its default and that no session can be asked for.
     """
+    left_out = []
     body: dict[str, Any] = {"name": config.session.name or config.session.id}
     for key, value in _leaves(written):
         path = request_field(key)
         *parts, name = path.split(".")
-        if name in known_keys(SessionRequest, parts) and key != "session.name":
+        if key in _NOT_ASKED_FOR:
+            continue
+        if name in known_keys(SessionRequest, parts):
             _put(body, path, value)
-        elif key not in _OF_THE_COORDINATOR and key != "session.name" and value != _default(key):
-            raise ConfigError(
-                "cannot be chosen for a session", field=f"{source}: {key}", hint="leave it out: it has its default"
-            )
-    return body
+        elif value != _default(key):
+            left_out.append(key)
+    return Wanted(body, left_out)
 
 
 def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from cotrain.display import PLAIN_INTERVAL_S, bar_and_rows
 from node.sessions.sse import ServerEvent
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class SessionView(Protocol):
     """Where events and notices go. Used as a context manager."""
 
-    def __enter__(self) -> SessionView: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -34,7 +34,7 @@ class _Lines:
         self._out = out
         self._err = err
 
-    def __enter__(self) -> _Lines:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -75,7 +75,7 @@ class LiveView:
 
         self._live = Live(console=console, refresh_per_second=4, transient=False)
 
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
