@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
 
 import typer
 
 _LIMIT_S = 1.0
 _MOST = 50
+_ID = re.compile(r"[a-z0-9-]{1,63}")
 
 
-def session_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
-    """Ids and names of the newest sessions; none where the coordinator does not answer at once."""
+def session_ids(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Ids of the newest sessions that begin so; none where the coordinator does not answer at once."""
     # only now: a shell waits for this, and for other words it is not needed
     from cotrain.errors import CotrainError
     from node.sessions.options import ask, target_of
@@ -21,8 +22,6 @@ def session_ids(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
         page = ask(target, lambda api: api.get_once("sessions", limit_s=_LIMIT_S, limit=_MOST))
     except (CotrainError, OSError):  # a TimeoutError is one; nothing can be said in the middle of a command line
         return []
-    return [_offer(view) for view in page["items"] if view["id"].startswith(incomplete)]
-
-
-def _offer(view: dict[str, Any]) -> tuple[str, str]:
-    return view["id"], f"{view['status']}, {view['name']}"
+    # shells evaluate what they are offered: names, which strangers choose, are left out
+    ids = [str(view["id"]) for view in page["items"]]
+    return [one for one in ids if one.startswith(incomplete) and _ID.fullmatch(one)]

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from coordinator.credits import Credit
 from coordinator.jobs import JobView
@@ -20,7 +21,7 @@ from cotrain.errors import ProtocolError
 from cotrain.status import State
 from node.sessions import text
 from node.sessions.sse import EventReader, ServerEvent
-from node.sessions.views import JsonView, PlainView
+from node.sessions.views import JsonView, LiveView, PlainView
 from node.sessions.watched import Watched
 
 SESSION = "poems-1234"
@@ -184,6 +185,16 @@ def test_plain_lines_show_changes_at_once_and_progress_now_and_then() -> None:
     lines = out.getvalue().splitlines()
     assert lines[-1] == "the session is paused"
     assert [line.split()[0] for line in lines[:-1]] == ["training"] * 3
+
+
+def test_a_terminal_shows_the_session_in_place_and_events_above_it() -> None:
+    out, watched = io.StringIO(), Watched()
+    with LiveView(Console(file=out, force_terminal=True, width=100)) as view:
+        for one in [snapshot(1, "training", loss=2.5), state_of(2, "completed")]:
+            view.show(one, watched.apply(one), watched)
+    shown = out.getvalue()
+    assert "the session is completed" in shown
+    assert shown.rindex("2.5000") > shown.index("the session is completed")
 
 
 def test_json_lines_are_the_events_as_they_came() -> None:
