@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlencode
 
@@ -55,7 +56,7 @@ class SessionsApi(CoordinatorClient):
     async def get_once(self, path: str, *, limit_s: float, **query: Any) -> dict[str, Any]:
         """The same in one try of `limit_s` seconds. Raises TimeoutError besides."""
         async with asyncio.timeout(limit_s):
-            return await self._json("GET", self._url(path, query), headers=self._headers)
+            return await self._json("GET", self._url(path, query), headers=self._headers, allow_redirects=False)
 
     async def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Ask for something to be done, once, however often the answer gets lost. Raises as `get`."""
@@ -88,9 +89,10 @@ class SessionsApi(CoordinatorClient):
         while True:
             reason = "the stream has ended"
             try:
-                async for event in self._stream(session, after):
-                    attempt, after = 0, after if event.number is None else event.number
-                    yield event
+                async with aclosing(self._stream(session, after)) as stream:
+                    async for event in stream:
+                        attempt, after = 0, after if event.number is None else event.number
+                        yield event
             except _PASSING as error:
                 reason = error.message
             self._on_wait(f"{self.base_url}: {reason}; resuming")
@@ -103,7 +105,7 @@ class SessionsApi(CoordinatorClient):
         headers, reader = self._headers | {"Accept": "text/event-stream"}, EventReader()
         try:
             async with self._session().get(
-                url, headers=headers, timeout=timeout, read_bufsize=_LONGEST_LINE_BYTES
+                url, headers=headers, timeout=timeout, read_bufsize=_LONGEST_LINE_BYTES, allow_redirects=False
             ) as response:
                 await raise_for_problem(response)
                 async for line in response.content:
@@ -121,7 +123,8 @@ class SessionsApi(CoordinatorClient):
         sent = self._headers | (headers or {})
 
         def call() -> Awaitable[dict[str, Any]]:
-            return self._json(method, url, headers=sent, **options)
+            # an invitation would go along to wherever a redirection leads
+            return self._json(method, url, headers=sent, allow_redirects=False, **options)
 
         try:
             return await self._first_contact(call)

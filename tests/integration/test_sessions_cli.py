@@ -102,8 +102,11 @@ class Background:
 
     def until(self, condition: Callable[[list[str]], bool]) -> None:
         give_up = time.monotonic() + COMMAND_LIMIT_S
-        while not condition(self.lines):
-            assert self._reader.is_alive(), f"ended without it: {self.lines}"
+        while True:
+            alive = self._reader.is_alive()  # asked first: nothing can come after the check of a dead one's lines
+            if condition(self.lines):
+                return
+            assert alive, f"ended without it: {self.lines}"
             assert time.monotonic() < give_up, f"did not come: {self.lines}"
             self._came.wait(0.2)
             self._came.clear()
