@@ -23,9 +23,12 @@ async def asking(method: str, path: str, handler: Handler, **options: Any) -> As
     """A client of a server with one route."""
     app = web.Application()
     app.router.add_route(method, f"/api/v1/{path}", handler)
-    async with TestServer(app, host="127.0.0.1") as server:
-        async with SessionsApi(str(server.make_url("")).rstrip("/"), **options) as api:
-            yield api
+    async with TestServer(app, host="127.0.0.1") as server, SessionsApi(origin(server), **options) as api:
+        yield api
+
+
+def origin(server: TestServer[web.Application]) -> str:
+    return str(server.make_url("")).rstrip("/")
 
 
 @pytest.fixture(autouse=True)
