@@ -13,55 +13,55 @@ if TYPE_CHECKING:
     from node.sessions.target import Target
 
 
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE", show_default=False,
+        help="The request in JSON or TOML, or a run's config in TOML, or the name of a template.",
+    ),
+]  # fmt: skip
+Name = Annotated[str | None, typer.Option(help="What people call it.", show_default=False)]
+Description = Annotated[str | None, typer.Option(help="What it is for.", show_default=False)]
+Model = Annotated[str | None, typer.Option(help="Architecture, as llama3.", show_default=False)]
+Size = Annotated[str | None, typer.Option(help="Of the architecture, as nano.", show_default=False)]
+Source = Annotated[str | None, typer.Option(help="A model to go on from, in their place.", show_default=False)]
+Task = Annotated[str | None, typer.Option(help="What is learnt, as causal-lm.", show_default=False)]
+Dataset = Annotated[str | None, typer.Option(help="Data: a name of the catalog, or a hub's id.", show_default=False)]
+DataPath = Annotated[str | None, typer.Option(help="Data: below the coordinator's datasets.", show_default=False)]
+Steps = Annotated[int | None, typer.Option(help="Inner steps of each node.", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option(help="Samples of a micro-batch.", show_default=False)]
+LearningRate = Annotated[
+    float | None, typer.Option(help="Of the inner optimizer, at its highest.", show_default=False)
+]  # fmt: skip
+SeqLength = Annotated[int | None, typer.Option(help="Tokens of a sample.", show_default=False)]
+InnerSteps = Annotated[int | None, typer.Option(help="Inner steps of a round.", show_default=False)]
+Nodes = Annotated[int | None, typer.Option(help="How many it is planned for.", show_default=False)]
+Private = Annotated[bool, typer.Option("--private", help="Seen and joined by invitation only.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="FIELD=VALUE", show_default=False,
+        help="Any field of the request by its path, as diloco.codec=int8; may be given again.",
+    ),
+]  # fmt: skip
+Start = Annotated[bool, typer.Option("--start", help="Start it, too.")]
+Preview = Annotated[
+    bool, typer.Option("--preview", help="Open nothing: print the TOML, what a node needs, and advice.")
+]  # fmt: skip
+
+
 def add_to(app: typer.Typer) -> None:
     """Make it a command of `app`."""
     app.command("create")(create)
 
 
 def create(
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", show_default=False,
-            help="The request in JSON or TOML, or a run's config in TOML, or the name of a template.",
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="What people call it.", show_default=False)] = None,
-    description: Annotated[str | None, typer.Option(help="What it is for.", show_default=False)] = None,
-    model: Annotated[str | None, typer.Option(help="Architecture, as llama3.", show_default=False)] = None,
-    size: Annotated[str | None, typer.Option(help="Of the architecture, as nano.", show_default=False)] = None,
-    source: Annotated[
-        str | None, typer.Option(help="A model to go on from, in their place.", show_default=False)
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="What is learnt, as causal-lm.", show_default=False)] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Data: a name of the catalog, or a hub's id.", show_default=False)
-    ] = None,
-    data_path: Annotated[
-        str | None, typer.Option(help="Data: below the coordinator's datasets.", show_default=False)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Inner steps of each node.", show_default=False)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples of a micro-batch.", show_default=False)] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Of the inner optimizer, at its highest.", show_default=False)
-    ] = None,
-    seq_length: Annotated[int | None, typer.Option(help="Tokens of a sample.", show_default=False)] = None,
-    inner_steps: Annotated[int | None, typer.Option(help="Inner steps of a round.", show_default=False)] = None,
-    nodes: Annotated[int | None, typer.Option(help="How many it is planned for.", show_default=False)] = None,
-    private: Annotated[bool, typer.Option("--private", help="Seen and joined by invitation only.")] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="FIELD=VALUE", show_default=False,
-            help="Any field of the request by its path, as diloco.codec=int8; may be given again.",
-        ),
-    ] = None,
-    start: Annotated[bool, typer.Option("--start", help="Start it, too.")] = False,
-    preview: Annotated[
-        bool, typer.Option("--preview", help="Open nothing: print the TOML, what a node needs, and advice.")
-    ] = False,
-    coordinator: Coordinator = "",
-    as_json: AsJson = False,
+    file: File = None, name: Name = None, description: Description = None,
+    model: Model = None, size: Size = None, source: Source = None, task: Task = None,
+    dataset: Dataset = None, data_path: DataPath = None, steps: Steps = None, batch_size: BatchSize = None,
+    learning_rate: LearningRate = None, seq_length: SeqLength = None, inner_steps: InnerSteps = None,
+    nodes: Nodes = None, private: Private = False, changes: Changes = None, start: Start = False,
+    preview: Preview = False, coordinator: Coordinator = "", as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Open a session; options go before the file's fields. It is a draft until it is started."""
     from node.sessions.request_file import request_body
