@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -289,7 +290,7 @@ def test_a_private_session_is_there_for_who_is_invited(shell: Shell, stranger: S
     assert (invitation["uses"], invitation["used"]) == (2, 0)
     shown = stranger.run("show", session, "--invitation", invitation["token"], "--json").json()
     assert shown["visibility"] == "private"
-    address = invitation["joinCommand"].split()[-1]
+    address = shlex.split(invitation["joinCommand"])[-1]
     assert "#invitation=" in address
     assert stranger.run("logs", address).code == 0
     account = str(EthereumWallet.create().account)
