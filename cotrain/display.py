@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from cotrain.status import LOCAL_PEER, Status
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console
+    from rich.table import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
 PLAIN_INTERVAL_S = 5.0
@@ -171,14 +172,13 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def _view(self, status: Status) -> Group:
+    def _view(self, status: Status) -> Table:
         left = remaining_s(list(self._samples), status.samples_wanted)
         return bar_and_rows(status.process_rate, live_rows(status, list(self._losses)[-SPARK_WIDTH:], left))
 
 
-def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Group:
+def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Table:
     """What a live view draws: a bar of the progress (0 to 100), below it names and values."""
-    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -186,7 +186,10 @@ def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Group:
     facts = Table.grid(padding=(0, 2))
     for name, value in rows:
         facts.add_row(Text(name, style="dim"), Text(value))
-    return Group(ProgressBar(total=100.0, completed=percent, width=SPARK_WIDTH), facts)
+    view = Table.grid()  # a bar alone does not end its line
+    view.add_row(ProgressBar(total=100.0, completed=percent, width=SPARK_WIDTH))
+    view.add_row(facts)
+    return view
 
 
 def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> list[tuple[str, str]]:

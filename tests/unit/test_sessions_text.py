@@ -17,6 +17,7 @@ from coordinator.models import ParticipantRow, SessionRow
 from coordinator.projection import Projection, progress_event
 from coordinator.scheduler import Reason
 from coordinator.views import LogView, offer_view, participant_view, session_view
+from cotrain.display import bar_and_rows
 from cotrain.errors import ProtocolError
 from cotrain.status import State
 from node.sessions import text
@@ -195,6 +196,14 @@ def test_a_terminal_shows_the_session_in_place_and_events_above_it() -> None:
     shown = out.getvalue()
     assert "the session is completed" in shown
     assert shown.rindex("2.5000") > shown.index("the session is completed")
+
+
+def test_a_live_view_has_its_bar_in_a_line_of_its_own() -> None:
+    out = io.StringIO()
+    Console(file=out, width=60).print(bar_and_rows(50.0, [("session", "poems"), ("speed", "-")]))
+    bar, *rows = [line.strip() for line in out.getvalue().splitlines()]
+    assert set(bar) <= set("━╸╺ ")
+    assert rows == ["session  poems", "speed    -"]
 
 
 def test_json_lines_are_the_events_as_they_came() -> None:
