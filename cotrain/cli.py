@@ -38,6 +38,7 @@ LAZY_COMMANDS = {
     "coordinator": LazyCommand("coordinator.cli", "Run a coordinator."),
     "demo": LazyCommand("cotrain.demo", "A coordinator and some nodes on this machine."),
     "node": LazyCommand("node.cli", "Take part in a session as a volunteer."),
+    "sessions": LazyCommand("node.sessions.cli", "Open, watch and steer a coordinator's sessions."),
     "simulate": LazyCommand("cotrain.simulate_cli", "Try a swarm of virtual peers in one process."),
     "train": LazyCommand("cotrain.train_cli", "Train on this machine alone."),
 }
@@ -63,7 +64,7 @@ class LazyGroup(TyperGroup):
 
 
 app = typer.Typer(
-    cls=LazyGroup, help="Train a language model together.", add_completion=False,
+    cls=LazyGroup, help="Train a language model together.",
     rich_markup_mode=None, pretty_exceptions_enable=False,
 )  # fmt: skip
 config_app = typer.Typer(help="Check config files, and show what may stand in one.")

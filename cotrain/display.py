@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from cotrain.status import LOCAL_PEER, Status
 
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console
+    from rich.table import Table
 
 _BARS = "▁▂▃▄▅▆▇█"
-_PLAIN_INTERVAL_S = 5.0
-_LOSS_HISTORY = 240
-_SPARK_WIDTH = 48
+PLAIN_INTERVAL_S = 5.0
+LOSS_HISTORY = 240
+SPARK_WIDTH = 48
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -132,7 +133,7 @@ class PlainDisplay:
 
     def show(self, status: Status) -> None:
         key = (status.run, status.status, status.phase)
-        if key == self._shown and time.monotonic() - self._shown_at < _PLAIN_INTERVAL_S:
+        if key == self._shown and time.monotonic() - self._shown_at < PLAIN_INTERVAL_S:
             return
         self._shown, self._shown_at = key, time.monotonic()
         self.notice(plain_line(status))
@@ -152,8 +153,8 @@ class LiveDisplay:
         from rich.live import Live
 
         self._live = Live(console=console, refresh_per_second=4, transient=False)
-        self._losses: deque[float] = deque(maxlen=_LOSS_HISTORY)
-        self._samples: deque[tuple[float, int]] = deque(maxlen=_LOSS_HISTORY)
+        self._losses: deque[float] = deque(maxlen=LOSS_HISTORY)
+        self._samples: deque[tuple[float, int]] = deque(maxlen=LOSS_HISTORY)
 
     def open(self) -> None:
         self._live.start()
@@ -171,18 +172,24 @@ class LiveDisplay:
     def close(self) -> None:
         self._live.stop()
 
-    def _view(self, status: Status) -> Group:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
+    def _view(self, status: Status) -> Table:
         left = remaining_s(list(self._samples), status.samples_wanted)
-        facts = Table.grid(padding=(0, 2))
-        for name, value in live_rows(status, list(self._losses)[-_SPARK_WIDTH:], left):
-            facts.add_row(Text(name, style="dim"), Text(value))
-        bar = ProgressBar(total=100.0, completed=status.process_rate, width=_SPARK_WIDTH)
-        return Group(bar, facts)
+        return bar_and_rows(status.process_rate, live_rows(status, list(self._losses)[-SPARK_WIDTH:], left))
+
+
+def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Table:
+    """What a live view draws: a bar of the progress (0 to 100), below it names and values."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    facts = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        facts.add_row(Text(name, style="dim"), Text(value))
+    view = Table.grid()  # a bar alone does not end its line
+    view.add_row(ProgressBar(total=100.0, completed=percent, width=SPARK_WIDTH))
+    view.add_row(facts)
+    return view
 
 
 def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> list[tuple[str, str]]:

@@ -26,6 +26,7 @@ from cotrain.errors import (
     NotAuthorizedError,
     NotFoundError,
     ProtocolError,
+    RateLimitedError,
     SwarmError,
     UnreachableError,
 )
@@ -62,13 +63,14 @@ _BY_CODE: dict[str, type[CotrainError]] = {
     kind.code: kind
     for kind in (
         ConfigError, ConflictError, DivergedError, ForbiddenError, IntegrityError, InvalidRequestError,
-        NotAuthorizedError, NotFoundError, ProtocolError, SwarmError, UnreachableError,
+        NotAuthorizedError, NotFoundError, ProtocolError, RateLimitedError, SwarmError, UnreachableError,
     )
 }  # fmt: skip
 # For answers without a code of ours: a proxy in front of the coordinator answers 502 and 504.
 _BY_STATUS: dict[int, type[CotrainError]] = {
     401: NotAuthorizedError, 403: ForbiddenError, 404: NotFoundError, 409: ConflictError,
-    422: InvalidRequestError, 502: UnreachableError, 503: UnreachableError, 504: UnreachableError,
+    413: InvalidRequestError, 422: InvalidRequestError, 429: RateLimitedError,
+    502: UnreachableError, 503: UnreachableError, 504: UnreachableError,
 }  # fmt: skip
 
 _Answer = TypeVar("_Answer")
@@ -243,7 +245,7 @@ class CoordinatorClient:
             headers |= {"Range": f"bytes={offset}-", "If-Range": f'"{sha256}"'}
         timeout = aiohttp.ClientTimeout(total=None, connect=_CONNECT_TIMEOUT_S, sock_read=_STALL_TIMEOUT_S)
         async with self._session().get(url, headers=headers, timeout=timeout) as response:
-            await _raise_for_problem(response)
+            await raise_for_problem(response)
             yield response
 
     def stream(
@@ -267,14 +269,14 @@ class CoordinatorClient:
         timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
         try:
             async with self._session().request(method, url, timeout=timeout, **options) as response:
-                await _raise_for_problem(response)
+                await raise_for_problem(response)
                 if response.status == 204:
                     return {}
                 answer = await response.json()
         except (ValueError, aiohttp.ContentTypeError) as error:
             raise _not_understood(url, error) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(_reason(error), field=url) from error
+            raise UnreachableError(failure_reason(error), field=url) from error
         if not isinstance(answer, dict):
             raise _not_understood(url, TypeError("not a JSON object"))
         return answer
@@ -315,7 +317,8 @@ def version_mismatch(theirs: int) -> ProtocolError:
     )
 
 
-async def _raise_for_problem(response: aiohttp.ClientResponse) -> None:
+async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
+    """Raises the error that an answer of 400 or more stands for; PreparingError where it says when to come back."""
     if response.status < 400:
         return
     problem = await _read_problem(response)
@@ -352,7 +355,8 @@ def _not_understood(url: str, error: Exception) -> ProtocolError:
     )  # fmt: skip
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
+    """Why a request had no answer, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from node.confirm import confirm
+
 if TYPE_CHECKING:
     from cotrain.identity.account import Account
     from cotrain.identity.password import Ask
@@ -146,7 +148,7 @@ def export(
             "needs either a file to write or --private-key", hint="see: cotrain node wallet export --help"
         )
     if target is None:
-        _confirm_printing(yes)
+        confirm("Who sees the private key has the wallet for good. Print it?", yes=yes, field="--private-key")
         typer.echo("0x" + _open(path, password_file).private_key().hex())
         return
     wallet = _open(path, password_file)
@@ -252,21 +254,6 @@ def _password_of_copy(target: Path, file: Path | None) -> str:
             hint="give --new-password-file FILE, or run it in a terminal",
         )  # fmt: skip
     return PasswordSource(file, ask=ask).of_new(target)
-
-
-def _confirm_printing(yes: bool) -> None:
-    from cotrain.errors import InvalidRequestError
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise InvalidRequestError(
-            "needs a confirmation, and there is no terminal to ask at", field="--private-key", hint="add --yes"
-        )
-    # not typer.confirm: it leaves a blank in standard output, where the key alone belongs
-    typer.echo("Who sees the private key has the wallet for good. Print it? [y/N]: ", nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise typer.Abort
 
 
 def _print_wallet(account: Account, path: Path, *, as_json: bool) -> None:
