@@ -274,7 +274,7 @@ class CoordinatorClient:
         except (ValueError, aiohttp.ContentTypeError) as error:
             raise _not_understood(url, error) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(_reason(error), field=url) from error
+            raise UnreachableError(failure_reason(error), field=url) from error
         if not isinstance(answer, dict):
             raise _not_understood(url, TypeError("not a JSON object"))
         return answer
@@ -352,7 +352,8 @@ def _not_understood(url: str, error: Exception) -> ProtocolError:
     )  # fmt: skip
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
+    """Why a request had no answer, in a few words."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
