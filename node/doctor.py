@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 import time
 from asyncio.subprocess import PIPE
@@ -38,7 +39,7 @@ from node.lock import last_agent
 from node.network import Question, find_attachment
 from node.preflight import LIMIT_S, Subject, bytes_to_fetch, preflight, within
 from node.registration import Applicant, register
-from node.supervisor import final_error
+from node.supervisor import MachineError, final_error
 
 ORDER = (
     "python", "packages", "torch", "gpu", "disk", "memory", "shared-memory", "agent", "orphans", "port", "coordinator",
@@ -49,6 +50,8 @@ BENCHMARK_LIMIT_S = 120.0
 LINE_LIMIT_S = 10.0
 LINE_BYTES = 4 * 2**20
 _PIECE_BYTES = 2**16
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[Check], None]
 
@@ -154,21 +157,30 @@ class Doctor:
             await self.look_at_machine(host, base_url)
             return
         async with CoordinatorClient(base_url) as client:
-            await self._look_at_session(client, session, host, wallet())
+            try:
+                answer = await self._register(client, session, wallet)
+            except CotrainError as error:
+                self._tell(checks.session(session, error))
+                await self.look_at_machine(host, base_url)
+            else:
+                await self._look_at_session(client, session, host, answer)
 
-    async def _look_at_session(self, client: CoordinatorClient, session: str, host: str, wallet: Signer) -> None:
-        await asyncio.to_thread(load_or_create_peer_key, self._home / PEER_KEY)
+    async def _register(self, client: CoordinatorClient, session: str, wallet: Callable[[], Signer]) -> RegisterAnswer:
+        key = self._home / PEER_KEY
+        try:
+            await asyncio.to_thread(load_or_create_peer_key, key)
+            signer = wallet()
+        except OSError as error:
+            raise MachineError(f"it has no identity: {error.strerror}", field=str(error.filename or key)) from error
         applicant = Applicant(
-            wallet, PeerSigner(self._home / PEER_KEY), role=role_for("direct"),
+            signer, PeerSigner(key), role=role_for("direct"),
             invitation=invitation_token(self._options.invitation, self._options.url),
         )  # fmt: skip
-        notices: list[str] = []
-        try:
-            answer = await register(client, session, applicant, notice=notices.append)
-        except CotrainError as error:
-            self._tell(checks.session(session, error))
-            await self.look_at_machine(host, client.base_url)
-            return
+        return await register(client, session, applicant, notice=_log.warning)
+
+    async def _look_at_session(
+        self, client: CoordinatorClient, session: str, host: str, answer: RegisterAnswer
+    ) -> None:  # fmt: skip
         try:
             self._tell(checks.session(session, None))
             await self.look_at_machine(host, client.base_url, answer)
@@ -192,7 +204,7 @@ class Doctor:
                 return checks.reachable(error)
 
     async def _look_at_line(self, client: CoordinatorClient, answer: RegisterAnswer) -> Check:
-        wanted_bytes = bytes_to_fetch(Subject(self._home, self._shared, "", 0, answer=answer)) + state_bytes(answer)
+        wanted_bytes = bytes_to_fetch(self._shared, answer.assets) + state_bytes(answer)
         try:
             return checks.line(await measure_line(client, answer), wanted_bytes)
         except CotrainError as error:

@@ -28,7 +28,7 @@ from cotrain.estimate import MemoryEstimate, estimate_memory
 from cotrain.model_facts import model_facts
 from cotrain.paths import SharedPaths
 from cotrain.process import SHARED_MEMORY
-from cotrain.protocol import RegisterAnswer
+from cotrain.protocol import Asset, RegisterAnswer
 from node import checks
 from node.checks import Check, Folder
 from node.greeting import ask_clock
@@ -141,7 +141,7 @@ def parse_torch_cuda(version_file: str) -> str | None:
 # ---------------------------------------------------------------------------------------------- the machine
 def look_at_disk(subject: Subject) -> Check:
     """Room in the two folders that a node writes to, and whether it may."""
-    wanted = _LOG_BYTES + bytes_to_fetch(subject)
+    wanted = _LOG_BYTES + (bytes_to_fetch(subject.shared, subject.answer.assets) if subject.answer else 0)
     return checks.disk(
         [
             _folder("COTRAIN_HOME", subject.home, _HOME_BYTES),
@@ -150,10 +150,9 @@ def look_at_disk(subject: Subject) -> Check:
     )
 
 
-def bytes_to_fetch(subject: Subject) -> int:
-    """Of the session's assets, those that are not here yet."""
-    folder = subject.shared.processed_datasets
-    assets = subject.answer.assets if subject.answer else []
+def bytes_to_fetch(shared: SharedPaths, assets: Sequence[Asset]) -> int:
+    """Of those of a session's assets that are not here yet."""
+    folder = shared.processed_datasets
     return sum(asset.size_bytes for asset in assets if not (folder / asset.sha256 / asset.name).exists())
 
 

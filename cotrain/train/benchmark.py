@@ -16,16 +16,16 @@ from cotrain.process import bind_to_parent
 from cotrain.sections import TrainSection
 
 SECONDS, MOST_STEPS = 3.0, 50
-"""No step begins after this time, or beyond this number."""
 NANO = RunConfig(train=TrainSection(gradient_accumulation_steps=1))
 """The preset of the defaults, in steps that a slow machine ends soon."""
 _SAMPLES = 256
 
 
-def measure(config: RunConfig, folder: Path) -> tuple[str, float]:
-    """The device, and tokens per second over some inner steps on random bytes, whose file goes into `folder`.
+def measure(config: RunConfig, folder: Path, seconds: float) -> tuple[str, float]:
+    """The device, and tokens per second of inner steps on random bytes, whose file goes into `folder`.
 
-    The first step is not counted: it allocates. Raises what building a model and training raise.
+    No step begins once `seconds` (more than 0) have passed. The first step is not counted: it allocates. Raises what
+    building a model and training raise.
     """
     from cotrain.train.data.samples import SampleWriter, TaskDataset
     from cotrain.train.inner import InnerLoop
@@ -46,17 +46,17 @@ def measure(config: RunConfig, folder: Path) -> tuple[str, float]:
     each = config.train.samples_per_step
     inner.step(np.arange(each), config.train.learning_rate)
     tokens, steps, started = 0, 0, time.monotonic()
-    while steps < MOST_STEPS and time.monotonic() - started < SECONDS:
+    while steps < MOST_STEPS and time.monotonic() - started < seconds:
         steps += 1
         tokens += inner.step(np.arange(steps * each, (steps + 1) * each), config.train.learning_rate).tokens
     return inner.group.device.type, tokens / (time.monotonic() - started)
 
 
-def main() -> int:
-    """Measure a nano model; returns the exit code."""
+def main(config: RunConfig = NANO, seconds: float = SECONDS) -> int:
+    """Measure, print, and return the exit code."""
     bind_to_parent()
     with tempfile.TemporaryDirectory(prefix="cotrain-benchmark-") as folder:
-        device, tokens_per_s = measure(NANO, Path(folder))
+        device, tokens_per_s = measure(config, Path(folder), seconds)
     print(json.dumps({"device": device, "tokens_per_s": tokens_per_s}))
     return 0
 

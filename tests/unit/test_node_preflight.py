@@ -139,14 +139,15 @@ def test_a_folder_that_does_not_take_a_file_fails(tmp_path: Path) -> None:
 def test_the_disk_must_hold_what_is_not_here_yet(tmp_path: Path) -> None:
     huge = TRAIN.model_copy(update={"size_bytes": 10**18})
     subject = subject_of(tmp_path, dump_config(NANO), [huge, TRAIN.model_copy(update={"name": "small"})])
-    assert bytes_to_fetch(subject) == 10**18 + 10**6
+    assert subject.answer is not None
+    assert bytes_to_fetch(subject.shared, subject.answer.assets) == 10**18 + 10**6
     found = look_at_disk(subject)
     assert found.state == "failed"
     assert "COTRAIN_SHARED" in found.remedy
     here = subject.shared.processed_datasets / huge.sha256 / huge.name
     here.parent.mkdir(parents=True)
     here.touch()
-    assert bytes_to_fetch(subject) == 10**6
+    assert bytes_to_fetch(subject.shared, subject.answer.assets) == 10**6
 
 
 def test_the_memory_that_a_session_needs_depends_on_the_gpus(tmp_path: Path) -> None:
