@@ -253,8 +253,13 @@ def test_what_is_no_date_is_refused() -> None:
 # ---------------------------------------------------------------------------------------------- earlier agents
 @pytest.fixture
 def children() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that says that this one started it, as an agent's children do."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=child_environment()) as process:
+    """A process that this one has started as an agent starts its own."""
+    code = "from cotrain.process import bind_to_parent; bind_to_parent(); print('bound', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=child_environment()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"bound\n"
         yield process
         process.kill()
 
