@@ -21,6 +21,7 @@ import psutil
 from cotrain import PARENT_VARIABLE
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where the kernel keeps it, not a temporary file
+SHARED_MEMORY_HINT = "in a container: docker run --ipc=host, or --shm-size; else: mount -o remount,size=... /dev/shm"
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -131,7 +131,12 @@ def advice(connection: Connection, *, port: int, seen_from: Sequence[str]) -> st
             "round and fetches the average, but averages nothing for others and has no vote. "
         ),
     }[connection]
+    return f"{closed}{cost}To mend it, {way_to_mend(port)}"
+
+
+def way_to_mend(port: int) -> str:
+    """What lets others connect to the peer that listens at this port."""
     return (
-        f"{closed}{cost}To mend it, forward TCP and UDP port {port} of the router to this machine and join with "
-        f"--port {port}, or open them in the firewall"
+        f"forward TCP and UDP port {port} of the router to this machine and join with --port {port}, or open them in "
+        "the firewall"
     )

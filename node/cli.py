@@ -144,3 +144,51 @@ def _wish(wish: WishName, reason: str) -> None:
     write_control(Path(agent.run_dir) / LOCAL_WISH_FILE, Control(wish=wish, reason=reason))
     os.kill(agent.pid, signal.SIGUSR1)
     typer.echo(f"process {agent.pid}, session {agent.session}: {wish}")
+
+
+@app.command()
+def doctor(
+    url: Annotated[
+        str,
+        typer.Argument(help="A session's address, or a coordinator's; if left out, this machine alone is looked at."),
+    ] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on for other peers; every one of this machine if left out.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
+    wallet: Annotated[
+        Path | None, typer.Option(help="Keystore file of the wallet that takes part; one of its own if left out.")
+    ] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File whose first line is the keystore's password.")
+    ] = None,
+    private_key_env: Annotated[
+        str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
+    ] = None,
+    invitation: Annotated[
+        str, typer.Option(help="Token of an invitation to a private session; the URL may hold it: #invitation=TOKEN")
+    ] = "",
+) -> None:
+    """Look for what keeps this machine from training, and say what mends it. A session is joined and left again."""
+    import asyncio
+    import json
+    from dataclasses import asdict
+
+    from cotrain.identity.wallet import WalletOptions, open_wallet
+    from cotrain.paths import SharedPaths, home_dir
+    from node.checks import exit_code, line_of
+    from node.doctor import DoctorOptions, examine
+    from node.wallet_cli import terminal_ask
+
+    source = WalletOptions(wallet, password_file, private_key_env)
+    found = asyncio.run(
+        examine(
+            DoctorOptions(url, host, port, invitation), home_dir(), SharedPaths.from_env(),
+            wallet=lambda: open_wallet(home_dir(), source, ask=terminal_ask()),
+            report=lambda check: None if as_json else typer.echo(line_of(check)),
+        )
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps({"checks": [asdict(check) for check in found]}))
+    raise typer.Exit(exit_code(found))

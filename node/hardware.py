@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -54,14 +55,39 @@ def cuda_gpus() -> list[tuple[str, int]]:
 
     None where there is no GPU or no working driver.
     """
-    command = ["nvidia-smi", "--query-gpu=memory.total,name", "--format=csv,noheader,nounits"]
+    return ask_driver().gpus
+
+
+@dataclass(frozen=True)
+class DriverAnswer:
+    """What the NVIDIA driver says.
+
+    Attributes:
+        gpus: name and memory (bytes; 0 where it does not tell) of each.
+        version: of the driver; empty without a GPU.
+        trouble: why there is no answer, for people; empty where there is one, or no driver.
+    """
+
+    gpus: list[tuple[str, int]]
+    version: str = ""
+    trouble: str = ""
+
+
+def ask_driver() -> DriverAnswer:
+    """The GPUs and their driver. Blocks for up to 5 s where it answers slowly."""
+    command = ["nvidia-smi", "--query-gpu=driver_version,memory.total,name", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
+    except subprocess.TimeoutExpired:
+        return DriverAnswer([], trouble=f"no word within {_QUERY_TIMEOUT_S:.0f} s")
+    except OSError:
+        return DriverAnswer([])
+    lines = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
     if answer.returncode != 0:
-        return []
-    return [parse_gpu(line) for line in answer.stdout.splitlines() if line.strip()]
+        said = [*lines, *answer.stderr.strip().splitlines(), f"exit code {answer.returncode}"]
+        return DriverAnswer([], trouble=said[0])
+    rows = [line.partition(",") for line in lines]
+    return DriverAnswer([parse_gpu(rest) for _, _, rest in rows], version=rows[0][0].strip() if rows else "")
 
 
 def parse_gpu(line: str) -> tuple[str, int]:

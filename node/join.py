@@ -12,24 +12,26 @@ from pathlib import Path
 from typing import Any
 
 from cotrain.display import Display, summary_line
-from cotrain.errors import CotrainError, ProtocolError
+from cotrain.errors import CotrainError
 from cotrain.identity.challenge import Signer
-from cotrain.membership.bond import make_bond
 from cotrain.membership.document import MembershipDocument
 from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
-from cotrain.protocol import RegisterAnswer, RegisterRequest
+from cotrain.protocol import RegisterAnswer
 from cotrain.reachability import Attachment, role_for
-from cotrain.status import Control, Status, WishName, now, read_status
+from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.addresses import listen_host
+from node.checks import line_of
 from node.client import CoordinatorClient, invitation_token, parse_session_url
-from node.hardware import cuda_gpus, detect_hardware, physical_cores
+from node.hardware import cuda_gpus, physical_cores
 from node.job import Job, write_job
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.network import Question, find_attachment
+from node.preflight import Subject, preflight, refusal
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
+from node.registration import Applicant, register
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
 from node.uplink import Uplink
@@ -148,7 +150,9 @@ class Agent:
         account = self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
         host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
-        answer, attachment = await self._attach(await self._register(), host)
+        answer = await self._register()
+        await self._preflight(answer, host)
+        answer, attachment = await self._attach(answer, host)
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
@@ -171,6 +175,18 @@ class Agent:
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)
 
+    async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
+        """Raises what keeps this machine from training here; what may become a trouble is told."""
+        found = await preflight(
+            Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
+        )
+        for check in found:
+            if check.state != "ok":
+                self._display.notice(line_of(check))
+        if (trouble := refusal(found)) is not None:
+            await self._say_leave(answer.participant, answer.token)
+            raise trouble
+
     async def _attach(self, answer: RegisterAnswer, host: str) -> tuple[RegisterAnswer, Attachment]:
         """Find out how others can connect to this machine, and register again if that asks for another role."""
         attachment = await find_attachment(
@@ -192,31 +208,13 @@ class Agent:
 
     async def _register(self) -> RegisterAnswer:
         """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
-        hardware = await asyncio.to_thread(detect_hardware)
-        bond = make_bond(
-            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), session=self._session,
-            coordinator=self._client.base_url, now=now(),
-        )  # fmt: skip
-        request = RegisterRequest(
-            peer_id=self._peer_id, bond=bond, name=self._options.name, hardware=hardware, role=self._role,
+        applicant = Applicant(
+            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
             invitation=self._invitation,
         )  # fmt: skip
-        token = await self._client.sign_in(self._place.wallet)
-        try:
-            answer = await self._client.register(self._session, request, token)
-        finally:
-            await self._sign_out(token)
-        if answer.session != self._session:
-            raise ProtocolError(f"asked for session {self._session!r}, the coordinator gave {answer.session!r}")
+        answer = await register(self._client, self._session, applicant, notice=self._display.notice)
         self._keeper.took(answer.membership)
         return answer
-
-    async def _sign_out(self, token: str) -> None:
-        """The participant's own token does the rest: none that acts for the whole account is left lying about."""
-        try:
-            await self._client.sign_out(token)
-        except CotrainError as error:
-            self._display.notice(f"the sign-in could not be ended, it expires by itself: {error}")
 
     async def _renew(self) -> MembershipDocument:
         assert self._uplink is not None

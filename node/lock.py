@@ -41,11 +41,16 @@ class AgentRecord(CamelModel):
 
 def read_agent(home: Path) -> AgentRecord | None:
     """The agent that runs with this home folder, if any; the file of a dead one does not count."""
+    record = last_agent(home)
+    return record if record is not None and record.is_alive() else None
+
+
+def last_agent(home: Path) -> AgentRecord | None:
+    """The agent that the pid file names, alive or not; None once it has ended in order."""
     try:
-        record = AgentRecord.model_validate(read_json_object(home / AGENT_FILE))
+        return AgentRecord.model_validate(read_json_object(home / AGENT_FILE))
     except (OSError, ValueError, ValidationError):
         return None
-    return record if record.is_alive() else None
 
 
 def running_agent(home: Path) -> AgentRecord:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from cotrain.errors import MemoryShortageError
-from cotrain.process import SHARED_MEMORY
+from cotrain.process import SHARED_MEMORY, SHARED_MEMORY_HINT
 
 VECTORS = 5
 """The pseudo-gradient, and two outer states of parameters and momentum."""
@@ -26,5 +26,5 @@ def require_shared_memory(numel: int, folder: Path = SHARED_MEMORY) -> None:
         raise MemoryShortageError(
             f"{folder} has {free / 2**20:,.0f} MiB free, this model needs {needed / 2**20:,.0f} MiB of shared memory",
             field=str(folder),
-            hint="in a container: docker run --ipc=host, or --shm-size; else: mount -o remount,size=... /dev/shm",
+            hint=SHARED_MEMORY_HINT,
         )

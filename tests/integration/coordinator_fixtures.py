@@ -74,11 +74,14 @@ def settings_for(root: Path, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
-async def coordinator_client(settings: Settings) -> AsyncIterator[Client]:
-    """A running coordinator and a client of it, signed in with WALLET by a bearer token; it keeps no cookies."""
+async def coordinator_client(settings: Settings, port: int | None = None) -> AsyncIterator[Client]:
+    """A running coordinator and a client of it, signed in with WALLET by a bearer token; it keeps no cookies.
+
+    A real node wants the public URL to be the one that it uses, and so a `port` that is known beforehand.
+    """
     # the child finds the packages of this checkout
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    server = TestServer(create_app(settings), host="127.0.0.1")
+    server = TestServer(create_app(settings), host="127.0.0.1", port=port)
     async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
         await until(lambda: services(client).checkpointer.ready is not None)
         client.session.headers["Authorization"] = bearer(await sign_in(client, WALLET))
