@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -157,6 +157,78 @@ def status(as_json: AsJson = False) -> None:
     typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot)}")
     for wish in wishes:
         typer.echo(f"wanted: {wish}")
+
+
+@app.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 20,
+) -> None:
+    """What the training process has printed: the running one, or the last one of this node."""
+    from cotrain.paths import SharedPaths, home_dir
+    from node.log_tail import find_log, follow_log
+
+    for text in follow_log(find_log(home_dir(), SharedPaths.from_env()), lines=lines, forever=follow):
+        typer.echo(text, nl=False)
+
+
+@app.command("install-service", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def install_service(
+    context: typer.Context,
+    url: Url,
+    print_only: Annotated[bool, typer.Option("--print", help="Print the service's file and write nothing.")] = False,
+) -> None:
+    """Have this user's systemd run join, with what options of join stand here; node.toml is read at each start."""
+    from cotrain.paths import SharedPaths, home_dir
+    from cotrain.process import python_command
+    from node.service import UNIT, unit_text, units_folder, write_unit
+
+    _check_service_options([url, *context.args])
+    environment = {
+        "COTRAIN_HOME": str(home_dir().resolve()), "COTRAIN_SHARED": str(SharedPaths.from_env().root),
+    }  # fmt: skip
+    text = unit_text(python_command("cotrain.cli", "node", "join", url, *context.args), environment, Path.cwd())
+    if print_only:
+        typer.echo(text, nl=False)
+        return
+    typer.echo(f"written: {write_unit(units_folder(), text)}")
+    typer.echo(
+        f"start it, now and with every sign-in:  systemctl --user daemon-reload && systemctl --user enable --now {UNIT}"
+    )
+    typer.echo('let it run while you are not signed in: loginctl enable-linger "$USER"')
+    typer.echo(f"what it says:                           journalctl --user -u {UNIT} -f")
+
+
+def _check_service_options(arguments: list[str]) -> None:
+    """Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have."""
+    from cotrain.errors import InvalidRequestError
+    from node.client import invitation_token, parse_session_url
+    from node.options import NODE_FILE
+    from node.schedule import parse_schedule
+
+    command: Any = typer.main.get_command(app)
+    said = command.commands["join"].make_context("cotrain node join", list(arguments)).params
+    parse_session_url(said["url"])
+    parse_schedule(said["schedule"] or [])
+    if invitation_token(said["invitation"] or "", said["url"]) is not None:
+        raise InvalidRequestError(
+            "everybody on this machine could read the invitation among its processes", field="--invitation",
+            hint=f"write invitation = \"TOKEN\" under [node] in {NODE_FILE}",
+        )  # fmt: skip
+    if said["private_key_env"] is not None:
+        raise InvalidRequestError(
+            "a service does not have this variable", field="--private-key-env",
+            hint="take the key over first: cotrain node wallet import",
+        )  # fmt: skip
+
+
+@app.command("uninstall-service")
+def uninstall_service() -> None:
+    """Remove what install-service has written."""
+    from node.service import UNIT, remove_unit, units_folder
+
+    typer.echo(f"removed: {remove_unit(units_folder())}")
+    typer.echo(f"end it, if it runs: systemctl --user stop {UNIT}; systemctl --user daemon-reload")
 
 
 def _agent() -> AgentRecord:
