@@ -64,13 +64,17 @@ MaxCpu = Annotated[
     int | None, typer.Option(min=1, max=100, metavar="PERCENT", help="Share of the processors to train on.")
 ]
 
+MaxUpload = Annotated[
+    str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
+]
+
 
 @app.command()
 def join(
     url: Url, name: Name = None, as_json: AsJson = False, host: Host = None, port: Port = None,
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
     private_key_env: PrivateKeyEnv = None, invitation: Invitation = None, schedule: Windows = None,
-    nice: Nice = None, max_cpu: MaxCpu = None,
+    nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -83,7 +87,7 @@ def join(
     given = {
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
         "password_file": password_file, "private_key_env": private_key_env, "invitation": invitation,
-        "schedule": schedule, "nice": nice, "max_cpu": max_cpu,
+        "schedule": schedule, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
     source = WalletOptions(options.wallet, options.password_file, options.private_key_env)
@@ -203,13 +207,12 @@ def _check_service_options(arguments: list[str]) -> None:
     """Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have."""
     from cotrain.errors import InvalidRequestError
     from node.client import invitation_token, parse_session_url
-    from node.options import NODE_FILE
-    from node.schedule import parse_schedule
+    from node.options import NODE_FILE, NodeOptions, join_options, over
 
     command: Any = typer.main.get_command(app)
     said = command.commands["join"].make_context("cotrain node join", list(arguments)).params
     parse_session_url(said["url"])
-    parse_schedule(said["schedule"] or [])
+    join_options(said["url"], over({key: said[key] for key in NodeOptions.model_fields}, NodeOptions()))
     if invitation_token(said["invitation"] or "", said["url"]) is not None:
         raise InvalidRequestError(
             "everybody on this machine could read the invitation among its processes", field="--invitation",

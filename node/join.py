@@ -104,7 +104,7 @@ class Agent:
         self._session = session
         self._peer_id = peer_id
         self._role = role_for("direct")
-        self._limits = limits_of(options.nice, options.max_cpu, os.sched_getaffinity(0))
+        self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
         self._run_dir = run_dir
         self._command = command
         self._status: Status | None = None

@@ -18,17 +18,20 @@ _log = logging.getLogger(__name__)
 
 
 class Limits(CamelModel):
-    """What the training process and all that it starts may use of the machine."""
+    """What the training process and all that it starts may use of the machine and its line."""
 
     nice: Annotated[int, Field(ge=0, le=19)] = 0
     """At least this niceness: 19 leaves the processor to whoever else wants it."""
     processors: list[Annotated[int, Field(ge=0)]] | None = None
     """Numbers of the processors to run on; None: all that the agent may use."""
+    upload_bytes_per_s: Annotated[int, Field(ge=1)] | None = None
+    """What its peer sends of parts, averages and states; None: what the line carries."""
 
 
-def limits_of(nice: int, max_cpu: int | None, available: Collection[int]) -> Limits:
-    """The limits that the options `--nice` and `--max-cpu` (percent) come to on these processors."""
-    return Limits(nice=nice, processors=None if max_cpu is None else processors_for(max_cpu, available))
+def limits_of(nice: int, max_cpu: int | None, max_upload: int | None, available: Collection[int]) -> Limits:
+    """What `--nice`, `--max-cpu` (percent) and `--max-upload` (bytes a second) come to on these processors."""
+    processors = None if max_cpu is None else processors_for(max_cpu, available)
+    return Limits(nice=nice, processors=processors, upload_bytes_per_s=max_upload)
 
 
 def processors_for(percent: int, available: Collection[int]) -> list[int]:

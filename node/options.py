@@ -14,6 +14,7 @@ from cotrain.config import explain_problem
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.sections import Section
 from node.schedule import Schedule, parse_schedule
+from node.units import parse_rate
 
 NODE_FILE = "node.toml"
 """In the volunteer's own folder."""
@@ -36,6 +37,7 @@ class NodeOptions(Section):
     schedule: tuple[str, ...] = ()
     nice: Annotated[int, Field(ge=0, le=19)] | None = None
     max_cpu: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_upload: str | None = None
 
 
 class _NodeFile(Section):
@@ -79,7 +81,7 @@ def _parse(raw: bytes, source: str) -> NodeOptions:
         problem = explain_problem(dict(error.errors(include_url=False, include_input=False)[0]), _NodeFile)
         raise ConfigError(problem["message"], field=f"{source}: {problem['field']}", hint=problem["hint"]) from error
     try:
-        parse_schedule(options.schedule, field=f"{source}: node.schedule")
+        join_options("", options, place=f"{source}: node.")
     except InvalidRequestError as error:
         raise ConfigError(error.message, field=error.field, hint=error.hint) from error
     return options
@@ -119,12 +121,19 @@ class JoinOptions:
     """Niceness of the training process, 0 to 19."""
     max_cpu: int | None = None
     """Percent of this machine's processors that it may use; None: all."""
+    max_upload: int | None = None
+    """What its peer may send, bytes a second; None: what the line carries."""
 
 
-def join_options(url: str, options: NodeOptions) -> JoinOptions:
-    """The options of a join of the session at this address. Raises InvalidRequestError."""
+def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOptions:
+    """The options of a join of the session at this address.
+
+    Raises InvalidRequestError that names the option, behind the `place` where it stands.
+    """
+    rate = options.max_upload
     return JoinOptions(
         url=url, name=options.name or "", host=options.host, port=options.port or 0, threads=options.threads,
-        processes=options.processes, invitation=options.invitation or "", schedule=parse_schedule(options.schedule),
-        nice=options.nice or 0, max_cpu=options.max_cpu,
+        processes=options.processes, invitation=options.invitation or "",
+        schedule=parse_schedule(options.schedule, field=f"{place}schedule"), nice=options.nice or 0,
+        max_cpu=options.max_cpu, max_upload=None if rate is None else parse_rate(rate, field=f"{place}max_upload"),
     )  # fmt: skip

@@ -61,12 +61,12 @@ class Schedule:
         return f"outside of {self}, until {day}{opening:%H:%M}"
 
 
-def parse_schedule(texts: Sequence[str], *, field: str = "--schedule") -> Schedule | None:
+def parse_schedule(texts: Sequence[str], *, field: str = "schedule") -> Schedule | None:
     """The schedule of these windows, None for none. Raises InvalidRequestError, in which `field` stands."""
     return Schedule(tuple(parse_window(text, field=field) for text in texts)) if texts else None
 
 
-def parse_window(text: str, *, field: str = "--schedule") -> Window:
+def parse_window(text: str, *, field: str = "schedule") -> Window:
     """A window from its text. The days are those on which it begins; one that ends before it begins ends a day later.
 
     Raises InvalidRequestError, in which `field` stands.

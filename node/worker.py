@@ -148,6 +148,7 @@ class _Run:
             on_wait=self._reporter.wait,
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
             on_notice=lambda what: self._reporter.record("log", what, level="warning"), fragments=fragments,
+            most_bytes_per_s=job.limits.upload_bytes_per_s,
         )  # fmt: skip
 
     def _obey(self) -> None:

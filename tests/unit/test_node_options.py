@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotrain.errors import ConfigError
+from cotrain.errors import ConfigError, InvalidRequestError
+from cotrain.swarm.all_reduce import Timeouts
+from cotrain.swarm.parts import PART_VALUES
+from cotrain.train.codec import make_codec
 from node.limits import Limits, limits_of, processors_for, processors_line
-from node.options import NODE_FILE, NodeOptions, over, read_node_file
+from node.options import NODE_FILE, NodeOptions, join_options, over, read_node_file
+from node.units import LEAST_UPLOAD_BYTES_PER_S, parse_rate
 
 
 def written(folder: Path, text: str) -> NodeOptions:
@@ -49,6 +54,8 @@ def test_without_a_file_or_a_table_nothing_is_set(tmp_path: Path) -> None:
         ("[node]\nnice = 20", "less than or equal to 19", "node.nice"),
         ("[node]\nmax_cpu = 0", "greater than or equal to 1", "node.max_cpu"),
         ('[node]\nschedule = ["22-7"]', "'22-7' is no time window", "node.schedule"),
+        ('[node]\nmax_upload = "9 apples"', "'9 apples' is no rate", "node.max_upload"),
+        ('[node]\nmax_upload = "59kB/s"', "too little to take part", "node.max_upload"),
         ('[node]\nschedule = "22:00-07:00"', "valid tuple", "node.schedule"),
         ("[node", "not valid TOML", NODE_FILE),
         ("#" * 70_000, "more than", NODE_FILE),
@@ -86,6 +93,28 @@ def test_a_wallet_on_the_command_line_replaces_all_that_the_file_says_of_one() -
 
 
 # ---------------------------------------------------------------------------------------------- limits
+@pytest.mark.parametrize(
+    ("text", "rate"),
+    [("500kB", 500_000), ("2MB", 2_000_000), (" 1.5 mib/s", 1_572_864), ("60000", 60_000), ("1GB/s", 10**9)],
+)
+def test_a_rate_is_bytes_a_second(text: str, rate: int) -> None:
+    assert join_options("url", NodeOptions(max_upload=text)).max_upload == rate
+
+
+@given(st.text(max_size=12))
+def test_any_text_is_a_rate_or_a_clear_error(text: str) -> None:
+    try:
+        rate = parse_rate(text, field="max_upload")
+    except InvalidRequestError:
+        return
+    assert rate >= LEAST_UPLOAD_BYTES_PER_S
+
+
+def test_a_limited_line_still_carries_a_part_before_its_reducer_gives_up() -> None:
+    encoded_bytes = len(make_codec("int4").encode(torch.ones(PART_VALUES)))
+    assert encoded_bytes / LEAST_UPLOAD_BYTES_PER_S < Timeouts().sender_s
+
+
 @given(st.integers(1, 100), st.sets(st.integers(0, 500), min_size=1))
 def test_a_share_of_the_processors_is_never_exceeded_but_by_the_first(percent: int, available: set[int]) -> None:
     chosen = processors_for(percent, available)
@@ -96,8 +125,8 @@ def test_a_share_of_the_processors_is_never_exceeded_but_by_the_first(percent: i
 
 
 def test_limits_of_the_options() -> None:
-    assert limits_of(0, None, {0, 1}) == Limits()
-    assert limits_of(5, 50, {0, 1, 2, 3}) == Limits(nice=5, processors=[2, 3])
+    assert limits_of(0, None, None, {0, 1}) == Limits()
+    assert limits_of(5, 50, 70_000, {0, 1, 2, 3}) == Limits(nice=5, processors=[2, 3], upload_bytes_per_s=70_000)
     assert processors_line(30, [3], range(4)) == ("--max-cpu 30: trains on 1 of 4 processors (25 %), whole ones only")
 
 
