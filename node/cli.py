@@ -57,6 +57,10 @@ Windows = Annotated[
         help="When to train, by this machine's clock: 22:00-07:00, or Mon-Fri 18:00-08:00; may be given again.",
     ),
 ]
+WhenIdle = Annotated[
+    int | None,
+    typer.Option(min=1, max=1440, metavar="MINUTES", help="Train only while nobody has used this machine for so long."),
+]
 Nice = Annotated[
     int | None, typer.Option(min=0, max=19, help="Niceness of the training process; 19 gives way to all others.")
 ]
@@ -74,7 +78,7 @@ def join(
     url: Url, name: Name = None, as_json: AsJson = False, host: Host = None, port: Port = None,
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
     private_key_env: PrivateKeyEnv = None, invitation: Invitation = None, schedule: Windows = None,
-    nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
+    when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -87,7 +91,7 @@ def join(
     given = {
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
         "password_file": password_file, "private_key_env": private_key_env, "invitation": invitation,
-        "schedule": schedule, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
+        "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
     source = WalletOptions(options.wallet, options.password_file, options.private_key_env)

@@ -23,6 +23,7 @@ from cotrain.protocol import RegisterAnswer, RegisterRequest
 from cotrain.reachability import Attachment, role_for
 from cotrain.status import Control, Status, WishName, now, read_status
 from cotrain.watch import StatusWatcher, accept
+from node.activity import Activity
 from node.addresses import listen_host
 from node.client import CoordinatorClient, invitation_token, parse_session_url
 from node.hardware import cuda_gpus, detect_hardware, physical_cores
@@ -35,7 +36,7 @@ from node.options import JoinOptions
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
-from node.timetable import follow_schedule
+from node.timetable import follow_schedule, follow_use
 from node.uplink import Uplink
 from node.wishes import Wishes
 
@@ -240,10 +241,16 @@ class Agent:
         return self._options.threads or min(physical_cores(), len(processors))
 
     def _timetable(self) -> list[Coroutine[Any, Any, None]]:
-        """What lets the machine rest at its times."""
+        """What lets the machine rest at its times, and while it is in use."""
         assert self._wishes is not None
-        schedule, wishes = self._options.schedule, self._wishes
-        return [follow_schedule(schedule, lambda wish: wishes.set("schedule", wish))] if schedule else []
+        schedule, minutes, wishes = self._options.schedule, self._options.when_idle, self._wishes
+        following: list[Coroutine[Any, Any, None]] = []
+        if schedule is not None:
+            following.append(follow_schedule(schedule, lambda wish: wishes.set("schedule", wish)))
+        if minutes is not None:
+            tell, notice = (lambda wish: wishes.set("use", wish)), self._display.notice
+            following.append(follow_use(60.0 * minutes, Activity().look, tell, notice))
+        return following
 
     def _adopt_last_snapshot(self, spool: SpoolFile) -> None:
         """Queue what a killed agent may not have got to queue, and clear the folder for the new run."""

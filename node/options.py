@@ -35,6 +35,7 @@ class NodeOptions(Section):
     private_key_env: str | None = None
     invitation: Annotated[str | None, Field(repr=False)] = None
     schedule: tuple[str, ...] = ()
+    when_idle: Annotated[int, Field(ge=1, le=1440)] | None = None
     nice: Annotated[int, Field(ge=0, le=19)] | None = None
     max_cpu: Annotated[int, Field(ge=1, le=100)] | None = None
     max_upload: str | None = None
@@ -117,6 +118,8 @@ class JoinOptions:
     """Token for a private session; empty: the one that the address holds, if any."""
     schedule: Schedule | None = None
     """When this machine trains; None: always."""
+    when_idle: int | None = None
+    """Minutes for which nobody must have used it; None: it trains all the same."""
     nice: int = 0
     """Niceness of the training process, 0 to 19."""
     max_cpu: int | None = None
@@ -134,6 +137,7 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
     return JoinOptions(
         url=url, name=options.name or "", host=options.host, port=options.port or 0, threads=options.threads,
         processes=options.processes, invitation=options.invitation or "",
-        schedule=parse_schedule(options.schedule, field=f"{place}schedule"), nice=options.nice or 0,
+        schedule=parse_schedule(options.schedule, field=f"{place}schedule"),
+        when_idle=options.when_idle, nice=options.nice or 0,
         max_cpu=options.max_cpu, max_upload=None if rate is None else parse_rate(rate, field=f"{place}max_upload"),
     )  # fmt: skip

@@ -18,10 +18,15 @@ LOCAL_WISH_FILE = "wish.json"
 STANDING_WISHES_FILE = "wishes.json"
 """In the run's folder: who wants something else than to train, written by the agent for `status`."""
 
-Source = Literal["volunteer", "coordinator", "schedule"]
-"""Who has a wish: the volunteer by a command or a signal, the session's owner by its coordinator, the timetable."""
+Source = Literal["volunteer", "coordinator", "schedule", "use"]
+"""Who has a wish: the volunteer by a command or a signal, the session's owner by its coordinator, the timetable, the
+use of the machine."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 
+_NAMES: dict[Source, str] = {
+    "volunteer": "the volunteer", "coordinator": "the session's owner", "schedule": "the schedule",
+    "use": "use of this machine",
+}  # fmt: skip
 _STRENGTH = {"run": 0, "pause": 1, "stop": 2, "cancel": 3}
 
 
@@ -34,7 +39,7 @@ class StandingWish(CamelModel):
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        return f"{self.wish} by the {self.source}{reason}"
+        return f"{self.wish} by {_NAMES[self.source]}{reason}"
 
 
 class StandingWishes(CamelModel):
