@@ -25,8 +25,6 @@ app = typer.Typer(
 app.add_typer(wallet_app, name="wallet")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
-
-
 Url = Annotated[str, typer.Argument(help="The session's address: https://<coordinator>/s/<session>")]
 Name = Annotated[str | None, typer.Option(help="What others see of this node.")]
 Host = Annotated[
@@ -67,7 +65,6 @@ Nice = Annotated[
 MaxCpu = Annotated[
     int | None, typer.Option(min=1, max=100, metavar="PERCENT", help="Share of the processors to train on.")
 ]
-
 MaxUpload = Annotated[
     str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
 ]
