@@ -66,13 +66,3 @@ async def test_the_training_process_keeps_to_its_limits_and_its_log_is_shown(tmp
             assert await agent.wait() == 0
             assert b"--max-cpu 1: trains on 1 of " in agent.output
         assert await cotrain(agent, "node", "logs") == (0, "said by the training process\n")
-
-
-async def test_wrong_options_end_a_join_before_anything_is_sent(tmp_path: Path) -> None:
-    async with running_coordinator() as coordinator:
-        agent = AgentProcess(tmp_path, coordinator.session_url, "complete")
-        write_options(agent, 'schedule = ["22-7"]\n')
-        code, output = await cotrain(agent, "node", "join", coordinator.session_url)
-        assert code == 2
-        assert f"{agent.home / NODE_FILE}: node.schedule" in output
-        assert coordinator.requests == []

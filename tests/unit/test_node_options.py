@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotrain.cli import execute
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.swarm.all_reduce import Timeouts
 from cotrain.swarm.parts import PART_VALUES
@@ -90,6 +91,26 @@ def test_a_wallet_on_the_command_line_replaces_all_that_the_file_says_of_one() -
     file = NodeOptions(wallet=Path("/a.json"), password_file=Path("/a.password"), port=1)
     assert over({"private_key_env": "KEY"}, file) == NodeOptions(private_key_env="KEY", port=1)
     assert over({"wallet": None}, file) == file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "says"),
+    [
+        (["--schedule", "22-7"], "", "schedule: '22-7' is no time window"),
+        (["--max-upload", "1kB"], "", "max_upload: '1kB' is too little"),
+        ([], '[node]\nschedule = ["22-7"]', "node.schedule: '22-7' is no time window"),
+        (["--nice", "3"], "[node]\nnice = -1", "node.nice"),
+    ],
+)
+def test_wrong_options_end_a_join_before_anything_is_made(
+    arguments: list[str], file: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COTRAIN_HOME", str(tmp_path))
+    (tmp_path / NODE_FILE).write_text(file)
+    assert execute(["node", "join", "http://127.0.0.1:1/s/x", *arguments]) == 2
+    assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [NODE_FILE]
 
 
 # ---------------------------------------------------------------------------------------------- limits
