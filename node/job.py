@@ -11,6 +11,7 @@ from cotrain.errors import ConfigError
 from cotrain.reachability import Connection
 from cotrain.request import CamelModel
 from cotrain.status import read_json_object, replace_file
+from node.limits import Limits
 
 
 class Job(CamelModel):
@@ -45,6 +46,8 @@ class Job(CamelModel):
     """How other peers connect to this one."""
     processes: Annotated[int, Field(ge=1, le=64)] = 1
     """Processes that train together on this machine, at most."""
+    limits: Limits = Limits()
+    """What they may use of the machine."""
 
 
 def write_job(path: Path, job: Job) -> None:

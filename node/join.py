@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +22,23 @@ from cotrain.protocol import RegisterAnswer
 from cotrain.reachability import Attachment, role_for
 from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
+from node.activity import Activity
 from node.addresses import listen_host
 from node.checks import line_of
 from node.client import CoordinatorClient, invitation_token, parse_session_url
 from node.hardware import cuda_gpus, physical_cores
 from node.job import Job, write_job
+from node.limits import limits_of, processors_line
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.network import Question, find_attachment
+from node.options import JoinOptions
 from node.preflight import Subject, preflight, refusal
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.registration import Applicant, register
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
+from node.timetable import follow_schedule, follow_use
 from node.uplink import Uplink
 from node.wishes import Wishes
 
@@ -43,25 +48,6 @@ _DRAIN_S = 15.0
 _LEAVE_DRAIN_S = 5.0
 _LEAVE_CALL_S = 5.0
 _LEAVE_LIMIT_S = 60.0
-
-
-@dataclass(frozen=True)
-class JoinOptions:
-    """What a volunteer says on the command line."""
-
-    url: str = field(repr=False)
-    """The session's address; may hold the token of an invitation."""
-    name: str = ""
-    host: str | None = None
-    """Address to listen on for other peers; None: every one, or loopback if the coordinator is on this machine."""
-    port: int = 0
-    """Port to listen on for other peers; 0: any free one."""
-    threads: int | None = None
-    """Arithmetic threads of the training process; None: the physical cores."""
-    processes: int | None = None
-    """Processes that train together on this machine; None: one for each GPU, else one."""
-    invitation: str = field(default="", repr=False)
-    """Token for a private session; empty: the one that the address holds, if any."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +107,7 @@ class Agent:
         self._session = session
         self._peer_id = peer_id
         self._role = role_for("direct")
+        self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
         self._run_dir = run_dir
         self._command = command
         self._status: Status | None = None
@@ -171,6 +158,7 @@ class Agent:
             port=attachment.port,
             connection=attachment.connection,
             processes=self._options.processes or len(await asyncio.to_thread(cuda_gpus)) or 1,
+            limits=self._limits,
         )
         write_job(self._run_dir / JOB_FILE, job)
         await self._train(answer)
@@ -225,7 +213,7 @@ class Agent:
         self._adopt_last_snapshot(spool)
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._options.threads or physical_cores(),
+            threads=self._threads(),
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)
@@ -236,12 +224,31 @@ class Agent:
         try:
             await run_beside(
                 self._train_and_deliver(supervisor, spool),
-                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run()],
+                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run(), *self._timetable()],
             )
         finally:
             spool.close()
         if self._left_by is not None:
             await self._say_leave(*uplink.credentials)
+
+    def _threads(self) -> int:
+        """Arithmetic threads of the training process: no more than processors, unless the volunteer says so."""
+        if (processors := self._limits.processors) is None or self._options.max_cpu is None:
+            return self._options.threads or physical_cores()
+        self._display.notice(processors_line(self._options.max_cpu, processors, os.sched_getaffinity(0)))
+        return self._options.threads or min(physical_cores(), len(processors))
+
+    def _timetable(self) -> list[Coroutine[Any, Any, None]]:
+        """What lets the machine rest at its times, and while it is in use."""
+        assert self._wishes is not None
+        schedule, minutes, wishes = self._options.schedule, self._options.when_idle, self._wishes
+        following: list[Coroutine[Any, Any, None]] = []
+        if schedule is not None:
+            following.append(follow_schedule(schedule, lambda wish: wishes.set("schedule", wish)))
+        if minutes is not None:
+            tell, notice = (lambda wish: wishes.set("use", wish)), self._display.notice
+            following.append(follow_use(60.0 * minutes, Activity().look, tell, notice))
+        return following
 
     def _adopt_last_snapshot(self, spool: SpoolFile) -> None:
         """Queue what a killed agent may not have got to queue, and clear the folder for the new run."""
@@ -303,7 +310,7 @@ class Agent:
 
     def _on_remote_wish(self, wish: WishName, reason: str) -> None:
         assert self._wishes is not None
-        self._wishes.set_remote(Control(wish=wish, reason=reason))
+        self._wishes.set("coordinator", Control(wish=wish, reason=reason))
 
     def _on_change(self, control: Control) -> None:
         assert self._supervisor is not None
@@ -326,7 +333,7 @@ class Agent:
             self._work.cancel()
             return
         self._display.notice("leaving after the present step; once more ends at once")
-        self._wishes.set_local(Control(wish="stop", reason="the volunteer leaves"))
+        self._wishes.set("volunteer", Control(wish="stop", reason="the volunteer leaves"))
         asyncio.get_running_loop().call_later(_LEAVE_LIMIT_S, self._work.cancel)
 
     @contextmanager

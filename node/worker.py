@@ -21,6 +21,7 @@ from cotrain.status import Control, State, TrainingStopped, WishName, write_cont
 from cotrain.train.launch import in_launch, is_first_rank, launch, leave, run_rank
 from cotrain.train.reporter import StatusReporter
 from node.job import Job, read_job
+from node.limits import apply_limits
 
 if TYPE_CHECKING:
     from cotrain.swarm.peer import SwarmPeer
@@ -42,6 +43,7 @@ def main() -> int:
     parser.add_argument("--job", type=Path, required=True)
     path = parser.parse_args().job
     job = read_job(path)
+    apply_limits(job.limits)
     config = with_local_models(load_config(job.config_path), job)
     ranks = ranks_for(config.train.batch_size, job.processes)
     if ranks > 1 and not in_launch():
@@ -146,6 +148,7 @@ class _Run:
             on_wait=self._reporter.wait,
             on_download=lambda share: self._reporter.phase("downloading"), obey=self._obey,
             on_notice=lambda what: self._reporter.record("log", what, level="warning"), fragments=fragments,
+            most_bytes_per_s=job.limits.upload_bytes_per_s,
         )  # fmt: skip
 
     def _obey(self) -> None:

@@ -17,6 +17,7 @@ from cotrain.swarm.draw import AUDITS_PER_ROUND, Audit, draw_audits
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.groups import Group
 from cotrain.swarm.notary import PartInputs
+from cotrain.swarm.send_rate import SendRate
 from cotrain.swarm.streams import await_hang_up
 from cotrain.swarm.terms import GroupTerms, Statement
 from cotrain.swarm.votes import Decision, Electorate
@@ -37,10 +38,11 @@ class AuditService(ServicerBase):
     """Answers, under the session's name, what this peer's averages were made of."""
 
     def __init__(
-        self, gate: Gate, group_of: Callable[[str, str], Awaitable[Group]], *, per_round: float = AUDITS_PER_ROUND
-    ) -> None:
+        self, gate: Gate, group_of: Callable[[str, str], Awaitable[Group]], *, rate: SendRate,
+        per_round: float = AUDITS_PER_ROUND,
+    ) -> None:  # fmt: skip
         """`group_of(group, caller)` raises SwarmError for a group that one of them is not in."""
-        self._gate, self._group_of, self._per_round = gate, group_of, per_round
+        self._gate, self._group_of, self._rate, self._per_round = gate, group_of, rate, per_round
 
     async def rpc_fetch_inputs(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
         """Pieces of the inputs: the member's number (4 bytes, big-endian), then bytes. A stranger gets nothing."""
@@ -51,6 +53,7 @@ class AuditService(ServicerBase):
         check_drawn(group.terms, asked, caller, self._per_round)
         inputs = group.notary.inputs_of(asked.part)
         for number, piece in pieces_of(inputs, group.terms.members):
+            await self._rate.take(len(piece))
             yield BytesValue(value=number.to_bytes(4, "big") + piece)
         await await_hang_up()
 

@@ -57,6 +57,7 @@ from cotrain.swarm.outcome import RoundOutcome
 from cotrain.swarm.parts import PartLedger
 from cotrain.swarm.results import RoundService
 from cotrain.swarm.rounds import Announcement, round_totals
+from cotrain.swarm.send_rate import SendRate
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
 from cotrain.swarm.suspects import Suspects
@@ -85,12 +86,13 @@ class RoundAverager(DecentralizedAverager):
         aggregation: Aggregation = "filter", fragment_sizes: Sequence[int] = (),
         audits_per_round: float = AUDITS_PER_ROUND,
         timeouts: Timeouts | None = None, on_evidence: Callable[[Evidence], None] = lambda evidence: None,
+        most_bytes_per_s: int | None = None,
     ):  # fmt: skip
         """`vector` [n] float32: the pseudo-gradient goes in, the average comes out; it is moved to shared memory.
 
         `fragment_sizes`: round r averages the vector's first `fragment_sizes[r % F]` values; absent: always all.
         `membership` is this peer's own, `signer` its key. `on_evidence` is called in the averager's process as soon as
-        something is found; the training process gets it with the next outcome.
+        something is found; the training process gets it with the next outcome. `most_bytes_per_s`: see SendRate.
         """
         self._codec_name, self._codec, self._aggregation = codec, make_codec(codec), aggregation
         self._timeouts, self._gate, self._signer = timeouts or Timeouts(), gate, signer
@@ -102,8 +104,9 @@ class RoundAverager(DecentralizedAverager):
         self._groups = GroupTable()
         self._spare: list[Tensor] = []
         self._before: dict[int, DecidedRound] = {}
-        self._state_service, self._round_service = StateService(state, gate), RoundService(gate)
-        self._audit_service = AuditService(gate, self._groups.of, per_round=audits_per_round)
+        self._rate = rate = SendRate(most_bytes_per_s)
+        self._state_service, self._round_service = StateService(state, gate, rate), RoundService(gate, rate)
+        self._audit_service = AuditService(gate, self._groups.of, per_round=audits_per_round, rate=rate)
         self._witness = Witness(signer, self._fetch_inputs, per_round=audits_per_round)
         self._on_evidence = on_evidence
         self._evidence: list[Evidence] = []
@@ -319,7 +322,7 @@ class RoundAverager(DecentralizedAverager):
         return self.get_stub(self._p2p, PeerID.from_base58(peer), namespace=self.prefix)
 
     async def _open_stream(self, reducer: str, requests: AsyncIterator[AveragingData]) -> Replies:
-        async with aclosing(await self._stub(reducer).rpc_aggregate_part(requests)) as replies:
+        async with aclosing(await self._stub(reducer).rpc_aggregate_part(self._rate.paced(requests))) as replies:
             async for message in replies:
                 yield message
 
@@ -351,7 +354,7 @@ class RoundAverager(DecentralizedAverager):
             yield AveragingData(code=averaging_pb2.BAD_GROUP_ID)
             await await_hang_up()
             return
-        async for message in group.exchange.serve(sender, achain(as_aiter(first), stream)):
+        async for message in self._rate.paced(group.exchange.serve(sender, achain(as_aiter(first), stream))):
             yield message
 
     async def rpc_vote(self, request: BytesValue, context: P2PContext) -> BytesValue:
@@ -374,6 +377,7 @@ class RoundAverager(DecentralizedAverager):
         group = await self._groups.of(wanted.group, context.remote_id.to_base58())
         for index in wanted.indices:
             encoded = group.exchange.ledger.encoded(index) or b""
+            await self._rate.take(len(encoded))
             yield BytesValue(value=index.to_bytes(4, "big") + encoded)
         await await_hang_up()
 

@@ -17,6 +17,7 @@ from hivemind.utils.asyncio import aiter_with_timeout
 
 from cotrain.errors import SwarmError
 from cotrain.swarm.gate import Gate
+from cotrain.swarm.send_rate import SendRate
 
 PIECE_BYTES = 64 * 1024
 FIRST_BYTES = 4 * PIECE_BYTES
@@ -47,23 +48,27 @@ class LineProbe(ServicerBase):
             return Int64Value(value=arrived)
 
 
-async def measure_uplink(p2p: P2P, observer: str, session: str) -> int:
-    """What this peer can send to the observer, bytes a second. Raises SwarmError if it does not take it."""
+async def measure_uplink(p2p: P2P, observer: str, session: str, *, most_bytes_per_s: int | None = None) -> int:
+    """What this peer can send to the observer, bytes a second. Raises SwarmError if it does not take it.
+
+    `most_bytes_per_s` is not exceeded while it is measured, nor by the answer.
+    """
+    rate = SendRate(most_bytes_per_s)
     stub: Any = LineProbe.get_stub(p2p, PeerID.from_base58(observer), namespace=session)
-    await _trial_s(stub, PIECE_BYTES, observer)  # connecting and showing certificates is not the line's speed
+    await _trial_s(stub, PIECE_BYTES, observer, rate)  # connecting and showing certificates is not the line's speed
     size = FIRST_BYTES
     while True:
-        took_s = await _trial_s(stub, size, observer)
+        took_s = await _trial_s(stub, size, observer, rate)
         if took_s >= LONG_ENOUGH_S or size >= MOST_BYTES:
-            return int(size / took_s)
+            return int(size / took_s) if most_bytes_per_s is None else min(int(size / took_s), most_bytes_per_s)
         size *= 4
 
 
-async def _trial_s(stub: Any, size: int, observer: str) -> float:
+async def _trial_s(stub: Any, size: int, observer: str, rate: SendRate) -> float:
     """Seconds until `size` bytes have arrived."""
     started = time.monotonic()
     try:
-        arrived = await asyncio.wait_for(stub.rpc_take(_pieces(size)), TRIAL_TIMEOUT_S)
+        arrived = await asyncio.wait_for(stub.rpc_take(rate.paced(_pieces(size))), TRIAL_TIMEOUT_S)
     except Exception as error:
         raise SwarmError(f"the speed of the line could not be measured: {error!r}", field=observer) from error
     if arrived.value < size:

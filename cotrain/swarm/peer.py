@@ -60,11 +60,11 @@ class SwarmPeer:
         membership: MembershipSource, initial_peers: Sequence[str], host: str, port: int,
         connection: Connection = "direct", on_wait: Callable[[str], None], on_download: Callable[[float], None],
         on_notice: Callable[[str], None] = lambda what: None, obey: Callable[[], None] = lambda: None,
-        fragments: Fragments | None = None,
+        fragments: Fragments | None = None, most_bytes_per_s: int | None = None,
     ):  # fmt: skip
         """`on_wait` is told what is waited for, again and again, and nothing (empty) once it is over; `on_download` the
         share of the state that has arrived; `on_notice` what the volunteer should know. `fragments`: what rounds
-        average; absent: all `numel` parameters in each.
+        average; absent: all `numel` parameters in each. `most_bytes_per_s`: bounds what is sent; absent: the line does.
 
         `obey` is called while this peer waits; what it raises (TrainingStopped) ends the wait.
         """
@@ -84,6 +84,7 @@ class SwarmPeer:
             gate=gate, membership=membership, signer=PeerSigner(identity_path),
             matchmaking_s=config.swarm.matchmaking_s, min_peers=config.swarm.min_peers,
             aggregation=config.swarm.aggregation, fragment_sizes=self._fragments.sizes(),
+            most_bytes_per_s=most_bytes_per_s,
         )  # fmt: skip
         # no fork after this line
         self._start_threads(gate, initial_peers, connection, on_notice)
@@ -95,7 +96,8 @@ class SwarmPeer:
         self._state: OuterState | None = None
         self._digest = ""
         self._active = True
-        self._uplink, self._due = 0, self._vector
+        self._most_bytes_per_s, self._due = most_bytes_per_s, self._vector
+        self._uplink = announced_uplink(most_bytes_per_s or 0)
         self._round_future: MPFuture | None = None
         self._expected: dict[str, float] = {}
         self._absent: dict[str, float] = {}
@@ -178,7 +180,8 @@ class SwarmPeer:
             return
         try:
             p2p = await self._dht.replicate_p2p()
-            self._uplink = announced_uplink(await measure_uplink(p2p, observers[0], self._config.session.id))
+            session, most = self._config.session.id, self._most_bytes_per_s
+            self._uplink = announced_uplink(await measure_uplink(p2p, observers[0], session, most_bytes_per_s=most))
         except SwarmError as error:
             logger.info(f"{error}")
 

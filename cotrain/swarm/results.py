@@ -18,6 +18,7 @@ from cotrain.errors import SwarmError
 from cotrain.swarm.claims import encoded_of, is_in
 from cotrain.swarm.gate import Gate
 from cotrain.swarm.parts import digest_of
+from cotrain.swarm.send_rate import SendRate
 from cotrain.swarm.streams import await_hang_up
 from cotrain.swarm.terms import GroupTerms, Statement
 from cotrain.swarm.votes import Decision
@@ -67,9 +68,9 @@ class FetchedRound:
 class RoundService(ServicerBase):
     """Answers, under the session's name, what the last rounds averaged."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, rate: SendRate) -> None:
         self._results: dict[int, tuple[RoundHeader, list[bytes]]] = {}
-        self._gate = gate
+        self._gate, self._rate = gate, rate
 
     def keep(self, terms: GroupTerms, decision: Decision, totals: RoundTotals, sealed: Sequence[bytes | None]) -> None:
         """Serve a round: the sealed average of each part, None where it counts as zero."""
@@ -90,6 +91,7 @@ class RoundService(ServicerBase):
             header, sealed = found
             yield BytesValue(value=header.model_dump_json().encode())
             for buffer in sealed:
+                await self._rate.take(len(buffer))
                 yield BytesValue(value=buffer)
         await await_hang_up()
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cotrain.errors import IntegrityError, SwarmError
 from cotrain.swarm.gate import Gate
+from cotrain.swarm.send_rate import SendRate
 from cotrain.swarm.streams import await_hang_up
 from cotrain.train.diloco import OuterState
 
@@ -106,8 +107,10 @@ class SharedState:
 class StateService(ServicerBase):
     """What a donor answers over libp2p, under the session's name."""
 
-    def __init__(self, state: SharedState, gate: Gate):
+    def __init__(self, state: SharedState, gate: Gate, rate: SendRate | None = None):
+        """`rate`: how fast it sends; absent: as fast as the line goes."""
         self._state, self._gate, self._downloads = state, gate, 0
+        self._rate = rate or SendRate(None)
 
     async def rpc_fetch_state(self, request: BytesValue, context: P2PContext) -> AsyncIterator[BytesValue]:
         """A StateHeader as JSON, then the bytes; only an empty message if there is nothing for this caller now."""
@@ -124,6 +127,7 @@ class StateService(ServicerBase):
         try:
             yield BytesValue(value=header.model_dump_json().encode())
             for offset in range(wanted.offset, 8 * header.numel, CHUNK_BYTES):
+                await self._rate.take(CHUNK_BYTES)
                 content = self._state.chunk(slot, header.round, offset)
                 if content is None:
                     return  # overwritten by a newer round: the caller asks again

@@ -9,14 +9,15 @@ from cotrain.display import PlainDisplay
 from cotrain.errors import CotrainError
 from cotrain.identity.wallet import WalletOptions, open_wallet
 from cotrain.paths import SharedPaths, home_dir
-from node.join import JoinOptions, Place, join
+from node.join import Place, join
+from node.options import join_options, over, read_node_file
 from tests.integration.node_fixtures import worker_argv
 
 
 def main() -> int:
     url, mode = sys.argv[1:]
     place = Place(home_dir(), SharedPaths.from_env(), open_wallet(home_dir(), WalletOptions(), ask=None))
-    options = JoinOptions(url=url, threads=1)
+    options = join_options(url, over({"threads": 1}, read_node_file(home_dir())))
     display = PlainDisplay(sys.stdout)
     try:
         return asyncio.run(join(options, place, display, command=lambda job: worker_argv(mode, job)))

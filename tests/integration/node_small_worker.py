@@ -14,6 +14,7 @@ from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.process import bind_to_parent
 from cotrain.status import Record, Status, now, read_control, replace_file, write_status
 from node.job import Job, read_job
+from node.limits import apply_limits
 
 STEPS = 40
 
@@ -59,6 +60,7 @@ def main() -> int:
     parser.add_argument("--mode", default="complete")
     arguments = parser.parse_args()
     job = read_job(arguments.job)
+    apply_limits(job.limits)
     assert job.dataset_path.is_file()
     assert job.config_path.is_file()
     replace_file(job.run_dir / "worker.pid", str(os.getpid()).encode())

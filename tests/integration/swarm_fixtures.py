@@ -149,6 +149,7 @@ class ObserverChild(_Child):
 
 class PeerChild(_Child):
     role: Role = "reduce"
+    most_bytes_per_s: int | None = None
 
     def __init__(self, config: RunConfig, folder: Path, initial_peers: list[str], number: int):
         key = folder / f"peer{number}.key"
@@ -160,7 +161,7 @@ class PeerChild(_Child):
             config, numel=NUMEL, samples_wanted=WANTED, identity_path=key, initial_peers=initial_peers,
             membership=self.membership(folder, config, peer_id),
             host="127.0.0.1", port=0, on_wait=lambda what: None, on_download=lambda share: None,
-            on_notice=self.notices.append, fragments=fragments_of(config),
+            on_notice=self.notices.append, fragments=fragments_of(config), most_bytes_per_s=self.most_bytes_per_s,
         )  # fmt: skip
         self.state = OuterState.initial(torch.zeros(NUMEL))
         self.pseudo_gradient = torch.zeros(NUMEL)

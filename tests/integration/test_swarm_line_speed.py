@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,14 @@ async def test_a_fast_line_is_measured_with_more_until_it_takes_a_while(tmp_path
     async with observer_and_peer(tmp_path, LineProbe) as (peer, observer):
         speed = await measure_uplink(peer, observer, SESSION)
     assert speed > 200_000  # memory to memory, on however busy a machine
+
+
+async def test_a_limited_peer_sends_and_announces_no_more_while_it_measures(tmp_path: Path) -> None:
+    async with observer_and_peer(tmp_path, LineProbe) as (peer, observer):
+        started = time.monotonic()
+        assert 0 < await measure_uplink(peer, observer, SESSION, most_bytes_per_s=300_000) <= 300_000
+        took_s = time.monotonic() - started
+    assert took_s >= 3 * PIECE_BYTES / 300_000  # four pieces, the first at once
 
 
 async def test_nobody_can_have_more_taken_than_the_bound(tmp_path: Path) -> None:

@@ -40,10 +40,19 @@ from node.backoff import Backoff
 from node.client import error_from_problem, invitation_token, parse_session_url, version_mismatch
 from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
-from node.join import JoinOptions
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
+from node.options import JoinOptions
 from node.supervisor import final_error, judge_exit, recent_exits
-from node.wishes import LOCAL_WISH_FILE, Wishes, stronger
+from node.wishes import (
+    LOCAL_WISH_FILE,
+    SOURCES,
+    STANDING_WISHES_FILE,
+    Source,
+    Wishes,
+    combined,
+    read_standing,
+    standing,
+)
 
 
 def snapshot(**more: object) -> Status:
@@ -170,23 +179,42 @@ def test_final_error_is_the_last_line_of_a_trace() -> None:
 NAMES: list[WishName] = ["run", "pause", "stop", "cancel"]
 
 
-@given(st.sampled_from(NAMES), st.sampled_from(NAMES))
-def test_stronger_wish_holds_whoever_has_it(local: WishName, remote: WishName) -> None:
-    wish = stronger(Control(wish=local), Control(wish=remote)).wish
-    assert NAMES.index(wish) == max(NAMES.index(local), NAMES.index(remote))
+@given(st.dictionaries(st.sampled_from(SOURCES), st.builds(Control, wish=st.sampled_from(NAMES))))
+def test_the_strongest_wish_holds_whoever_has_it(wishes: dict[Source, Control]) -> None:
+    holds = combined(wishes).wish
+    assert NAMES.index(holds) == max((NAMES.index(one.wish) for one in wishes.values()), default=0)
+    told = standing(wishes)
+    assert {one.source: one.wish for one in told} == {s: c.wish for s, c in wishes.items() if c.wish != "run"}
+    assert [NAMES.index(one.wish) for one in told] == sorted((NAMES.index(one.wish) for one in told), reverse=True)
 
 
-def test_operator_does_not_resume_a_machine_its_owner_paused(tmp_path: Path) -> None:
-    told: list[str] = []
-    wishes = Wishes(tmp_path, on_change=lambda control: told.append(control.wish))
+def test_a_node_trains_only_if_nobody_wants_it_to_rest(tmp_path: Path) -> None:
+    told: list[Control] = []
+    wishes = Wishes(tmp_path, on_change=told.append)
     write_control(tmp_path / LOCAL_WISH_FILE, Control(wish="pause", reason="dinner"))
     wishes.read_local()
-    wishes.set_remote(Control(wish="run"))
+    wishes.set("schedule", Control(wish="pause", reason="until 22:00"))
+    wishes.set("coordinator", Control(wish="run"))
     assert read_control(tmp_path / CONTROL_FILE) == Control(wish="pause", reason="dinner")
-    wishes.set_remote(Control(wish="stop"))
-    wishes.set_remote(Control(wish="stop"))
+    assert [str(one) for one in read_standing(tmp_path)] == [
+        "pause by the volunteer (dinner)", "pause by the schedule (until 22:00)",
+    ]  # fmt: skip
+    wishes.set("volunteer", Control())
+    assert read_control(tmp_path / CONTROL_FILE) == Control(wish="pause", reason="until 22:00")
+    wishes.set("schedule", Control())
+    wishes.set("schedule", Control())
+    assert read_control(tmp_path / CONTROL_FILE) == Control()
+    assert read_standing(tmp_path) == []
+    wishes.set("coordinator", Control(wish="stop"))
+    wishes.set("coordinator", Control(wish="stop"))
     assert read_control(tmp_path / CONTROL_FILE).wish == "stop"
-    assert told == ["pause", "stop"]
+    assert [control.wish for control in told] == ["pause", "pause", "run", "stop"]
+
+
+def test_who_wants_what_is_nobody_where_it_cannot_be_read(tmp_path: Path) -> None:
+    assert read_standing(tmp_path) == []
+    (tmp_path / STANDING_WISHES_FILE).write_text('{"wishes": [{"source": "moon", "wish": "pause"}]}')
+    assert read_standing(tmp_path) == []
 
 
 def test_wishes_of_an_earlier_run_are_withdrawn(tmp_path: Path) -> None:
