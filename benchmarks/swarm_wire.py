@@ -12,6 +12,7 @@ from typing import Any, cast
 import hivemind
 import torch
 from hivemind.averaging.control import AveragingStage, StepControl
+from hivemind.averaging.partition import AllreduceException
 from hivemind.compression import Float16Compression
 from hivemind.p2p import P2P
 
@@ -119,7 +120,10 @@ class WirePeer(_Child):
         started = time.monotonic()
         step = self._averager.step(wait=False, timeout=ROUND_TIMEOUT_S, allow_retries=False)
         formed = _await_group(step)
-        group = step.result(ROUND_TIMEOUT_S)
+        try:
+            group = step.result(ROUND_TIMEOUT_S)
+        except AllreduceException:  # hivemind's own matchmaking finds no group now and then
+            group = {}
         return {
             "matchmaking_s": formed - started, "reducing_s": time.monotonic() - formed, "members": len(group),
             "suspects": 0,
