@@ -55,7 +55,7 @@ def _bytes_sent(kind: str, seed: int, numel: int, peers: int, rounds: int, **opt
         average_together(handles, seed)  # connections are open from here on
         for _ in range(TRIES):
             before = sent_by(net.hosts)
-            if all([is_complete(average_together(handles, seed + turn)) for turn in range(1, rounds + 1)]):
+            if all(is_complete(average_together(handles, seed + turn)) for turn in range(1, rounds + 1)):
                 return sent_by(net.hosts).since(before).bytes / (peers * numel * rounds)
     return float("nan")
 

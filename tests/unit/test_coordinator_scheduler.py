@@ -7,7 +7,7 @@ from itertools import combinations, count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.needs import dataset_key, needs_of
@@ -127,7 +127,6 @@ def test_a_session_alone_in_the_queue_of_an_idle_coordinator_starts(everybody: l
         assert decide([task], [], bound).start == (task.session,)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["", "x", "y"]), st.booleans()), min_size=1, max_size=6),
     st.lists(

@@ -72,7 +72,7 @@ def play(spool: Spool, script: list[tuple[str, str, int]]) -> tuple[dict[str, in
     return written, delivered
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions, st.integers(1, 12))
 def test_no_record_is_lost_and_order_is_kept(script: list[tuple[str, str, int]], bound: int) -> None:
     spool = Spool(max_events=bound)
@@ -84,7 +84,7 @@ def test_no_record_is_lost_and_order_is_kept(script: list[tuple[str, str, int]],
         assert found.get(run, set()) == set(range(1, written[run] + 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions, st.integers(1, 12))
 def test_bound_is_only_exceeded_by_what_is_needed(script: list[tuple[str, str, int]], bound: int) -> None:
     spool = Spool(max_events=bound)
@@ -94,7 +94,7 @@ def test_bound_is_only_exceeded_by_what_is_needed(script: list[tuple[str, str, i
         assert not any(is_superseded(event, events[index + 1 :]) for index, event in enumerate(events))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions)
 def test_newest_snapshot_of_each_run_stays(script: list[tuple[str, str, int]]) -> None:
     spool = Spool(max_events=1)
@@ -105,7 +105,7 @@ def test_newest_snapshot_of_each_run_stays(script: list[tuple[str, str, int]]) -
         assert newest == spool.marks[run].seq
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions, st.integers(0, 200))
 def test_file_restores_the_queue_even_if_its_last_line_is_half_written(
     script: list[tuple[str, str, int]], cut: int
