@@ -13,7 +13,7 @@ from cotrain.swarm import daemon
 from cotrain.swarm.daemon import addresses_of, start_dht
 from cotrain.swarm.silence import require_running
 from tests.integration.swarm_fixtures import ChildHandle, _Child
-from tests.system import assert_gone
+from tests.system import assert_gone, daemons_among
 from tests.waiting import wait_for, wait_until
 
 LOST_WITHIN_S = 6.0
@@ -86,7 +86,7 @@ class Watched(_Child):
 
 
 def daemon_of(child: ChildHandle) -> psutil.Process:
-    (found,) = [process for process in child.descendants() if "p2pd" in process.name()]
+    (found,) = daemons_among(child.descendants())
     return found
 
 
