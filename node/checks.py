@@ -294,6 +294,13 @@ def session(name: str, error: CotrainError | None) -> Check:
     return Check("session", "ok", f"this node is let into {name}")
 
 
+def offers(base_url: str, error: CotrainError | None, best: str = "") -> Check:
+    """Which session `cotrain node join` would take with a coordinator's address: `best`, or why none."""
+    if error is not None:
+        return Check("session", "warning", error.message, error.hint or "ask the operator")
+    return Check("session", "ok", f"with {base_url} this node would join {best}")
+
+
 def reachable(found: Attachment | CotrainError) -> list[Check]:
     """Two checks: whether others can connect to this machine, and whether they can through the relay."""
     if isinstance(found, CotrainError):

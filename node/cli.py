@@ -25,7 +25,13 @@ app = typer.Typer(
 app.add_typer(wallet_app, name="wallet")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
-Url = Annotated[str, typer.Argument(help="The session's address: https://<coordinator>/s/<session>")]
+Url = Annotated[
+    str,
+    typer.Argument(
+        help="The session's address, https://<coordinator>/s/<session>; or the coordinator's alone: then the best "
+        "session that is open for this machine."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="What others see of this node.")]
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on for other peers; every one of this machine if left out.")
@@ -131,7 +137,7 @@ def resume() -> None:
 def leave() -> None:
     """Ask the running agent to finish its present step and leave the session."""
     agent = _agent()
-    os.kill(agent.pid, signal.SIGTERM)
+    os.kill(agent.pid, signal.SIGINT)  # not SIGTERM: a service that is left does not start again
     typer.echo(f"process {agent.pid} leaves session {agent.session}")
 
 
@@ -188,11 +194,12 @@ def install_service(
     from cotrain.process import python_command
     from node.service import UNIT, unit_text, units_folder, write_unit
 
-    _check_service_options([url, *context.args])
+    session = _check_service_options([url, *context.args])
     environment = {
         "COTRAIN_HOME": str(home_dir().resolve()), "COTRAIN_SHARED": str(SharedPaths.from_env().root),
     }  # fmt: skip
-    text = unit_text(python_command("cotrain.cli", "node", "join", url, *context.args), environment, Path.cwd())
+    command = python_command("cotrain.cli", "node", "join", url, *context.args)
+    text = unit_text(command, environment, Path.cwd(), goes_on=session is None)
     if print_only:
         typer.echo(text, nl=False)
         return
@@ -204,15 +211,18 @@ def install_service(
     typer.echo(f"what it says:                           journalctl --user -u {UNIT} -f")
 
 
-def _check_service_options(arguments: list[str]) -> None:
-    """Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have."""
+def _check_service_options(arguments: list[str]) -> str | None:
+    """The session that they name, if any.
+
+    Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have.
+    """
     from cotrain.errors import InvalidRequestError
-    from node.client import invitation_token, parse_session_url
+    from node.client import invitation_token, parse_join_url
     from node.options import NODE_FILE, NodeOptions, join_options, over
 
     command: Any = typer.main.get_command(app)
     said = command.commands["join"].make_context("cotrain node join", list(arguments)).params
-    parse_session_url(said["url"])
+    _, session = parse_join_url(said["url"])
     join_options(said["url"], over({key: said[key] for key in NodeOptions.model_fields}, NodeOptions()))
     if invitation_token(said["invitation"] or "", said["url"]) is not None:
         raise InvalidRequestError(
@@ -224,6 +234,7 @@ def _check_service_options(arguments: list[str]) -> None:
             "a service does not have this variable", field="--private-key-env",
             hint="take the key over first: cotrain node wallet import",
         )  # fmt: skip
+    return session
 
 
 @app.command("uninstall-service")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotrain.display import Display, summary_line
-from cotrain.errors import CotrainError
+from cotrain.errors import CotrainError, InvalidRequestError
 from cotrain.identity.challenge import Signer
 from cotrain.membership.document import MembershipDocument
 from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
@@ -25,7 +25,8 @@ from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.addresses import listen_host
 from node.checks import line_of
-from node.client import CoordinatorClient, invitation_token, parse_session_url
+from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
+from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.hardware import cuda_gpus, physical_cores
 from node.job import Job, write_job
 from node.limits import limits_of, processors_line
@@ -68,12 +69,35 @@ async def join(
 ) -> int:
     """Take part in a session until it ends or the volunteer leaves; returns the exit code of the process.
 
-    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C.
+    With a coordinator's address it is the best one that is open for this machine.
+    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C, or the command to leave.
     Args:
         command: job file -> command line of the training process.
     Raises CotrainError for whatever ends the run otherwise.
     """
-    base_url, session = parse_session_url(options.url)
+    base_url, session = parse_join_url(options.url)
+
+    def take_part(found: str) -> Coroutine[Any, Any, int]:
+        return _take_part(base_url, found, options, place, display, command)
+
+    if session is None:
+        if invitation_token(options.invitation, options.url) is not None:
+            raise InvalidRequestError(
+                "an invitation is for one session, and the address names none", field="--invitation",
+                hint=f"give the session's address: {base_url}/s/<session>",
+            )  # fmt: skip
+        return await take_part_in_best(base_url, take_part, display.notice)
+    try:
+        return await take_part(session)
+    except TurnedAwayError as error:
+        raise error.reason from error.reason.__cause__
+
+
+async def _take_part(
+    base_url: str, session: str, options: JoinOptions, place: Place, display: Display,
+    command: Callable[[Path], list[str]],
+) -> int:  # fmt: skip
+    """In this session. Raises TurnedAwayError if it does not take this node."""
     peer_id = load_or_create_peer_key(place.home / PEER_KEY)
     place.shared.create()
     run_dir = place.shared.run_dir(session, peer_id)
@@ -137,7 +161,10 @@ class Agent:
         account = self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
         host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
-        answer = await self._register()
+        try:
+            answer = await self._register()
+        except REFUSALS as error:
+            raise TurnedAwayError(error) from error
         await self._preflight(answer, host)
         answer, attachment = await self._attach(answer, host)
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)

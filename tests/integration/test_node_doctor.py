@@ -135,7 +135,14 @@ async def test_with_a_coordinators_address_nobody_signs_in(client: Client, tmp_p
     found = await looked_at(tmp_path, base_of(client), None)
     assert (found["coordinator"].state, found["clock"].state) == ("ok", "ok")
     assert f"protocol {PROTOCOL_VERSION}" in found["coordinator"].detail
-    assert "session" not in found
+    assert found["session"].state == "warning"
+    assert found["session"].detail.startswith("nothing open for this machine: ")
+    assert "cotrain sessions list" in found["session"].remedy
+    session = await waiting_session(client)
+    found = await looked_at(tmp_path, base_of(client), None)
+    assert found["session"].state == "ok"
+    assert f"with {base_of(client)} this node would join {session}: it lacks 1 node" in found["session"].detail
+    assert await tokens(client, session) == []
 
 
 async def test_while_an_agent_takes_part_the_session_is_left_alone(client: Client, tmp_path: Path) -> None:

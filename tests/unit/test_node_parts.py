@@ -37,7 +37,7 @@ from cotrain.errors import (
 from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
-from node.client import error_from_problem, invitation_token, parse_session_url, version_mismatch
+from node.client import error_from_problem, invitation_token, parse_join_url, parse_session_url, version_mismatch
 from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
@@ -86,6 +86,26 @@ def test_session_url_is_parsed(url: str, expected: tuple[str, str]) -> None:
 def test_wrong_session_url_shows_the_right_form(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_session_url(url)
+    assert "/s/my-session" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://host.example/s/abc", ("https://host.example", "abc")),
+        (" https://host.example ", ("https://host.example", None)),
+        ("http://127.0.0.1:8000/", ("http://127.0.0.1:8000", None)),
+        ("https://host/under/here/", ("https://host/under/here", None)),
+    ],
+)
+def test_a_join_takes_a_sessions_address_or_a_coordinators(url: str, expected: tuple[str, str | None]) -> None:
+    assert parse_join_url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host", "http://host/s/", "http://host/s/UPPER", "http://host/s/x/y"])
+def test_a_sessions_address_that_was_copied_badly_is_taken_for_no_coordinators(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_join_url(url)
     assert "/s/my-session" in caught.value.hint
 
 
