@@ -75,6 +75,13 @@ MaxUpload = Annotated[
     str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
 ]
 
+SkipPreflight = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-preflight", help="Train whatever the checks of this machine find; they are told all the same."
+    ),
+]
+
 
 @app.command()
 def join(
@@ -82,6 +89,7 @@ def join(
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
     private_key_env: PrivateKeyEnv = None, invitation: Invitation = None, schedule: Windows = None,
     when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
+    skip_preflight: SkipPreflight = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -95,6 +103,7 @@ def join(
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
         "password_file": password_file, "private_key_env": private_key_env, "invitation": invitation,
         "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
+        "skip_preflight": skip_preflight,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
     source = WalletOptions(options.wallet, options.password_file, options.private_key_env)

@@ -34,7 +34,7 @@ from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.network import Question, find_attachment
 from node.options import JoinOptions
-from node.preflight import Subject, preflight, refusal
+from node.preflight import SKIP, Subject, preflight, refusal
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.registration import Applicant, register
 from node.spool_file import SpoolFile
@@ -191,7 +191,7 @@ class Agent:
         await self._train(answer)
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
-        """Raises what keeps this machine from training here; what may become a trouble is told."""
+        """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
         found = await preflight(
             Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
         )
@@ -199,6 +199,9 @@ class Agent:
             if check.state != "ok":
                 self._display.notice(line_of(check))
         if (trouble := refusal(found)) is not None:
+            if self._options.skip_preflight:
+                self._display.notice(f"training all the same: {SKIP}")
+                return
             await self._say_leave(answer.participant, answer.token)
             raise trouble
 
