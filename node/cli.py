@@ -157,6 +157,7 @@ def status(as_json: AsJson = False) -> None:
 
     from cotrain.display import plain_line
     from cotrain.errors import NotFoundError
+    from cotrain.figures import figures_of
     from cotrain.paths import STATUS_FILE
     from cotrain.status import read_status
     from node.wishes import read_standing
@@ -169,12 +170,12 @@ def status(as_json: AsJson = False) -> None:
             f"process {agent.pid} takes part in session {agent.session}, but there is no snapshot yet",
             field=str(agent.run_dir / STATUS_FILE), hint="try again in a few seconds",
         ) from error  # fmt: skip
-    wishes = read_standing(agent.run_dir)
+    wishes, figures = read_standing(agent.run_dir), figures_of(snapshot)
     if as_json:
-        facts = snapshot.model_dump(mode="json", by_alias=True)
+        facts = snapshot.model_dump(mode="json", by_alias=True) | {"figures": figures.model_dump(by_alias=True)}
         typer.echo(json.dumps(facts | {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes]}))
         return
-    typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot)}")
+    typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot, figures)}")
     for wish in wishes:
         typer.echo(f"wanted: {wish}")
 

@@ -22,7 +22,6 @@ from cotrain.display import (
     format_seconds,
     live_rows,
     plain_line,
-    remaining_s,
     sparkline,
     summary_line,
 )
@@ -34,6 +33,7 @@ from cotrain.errors import (
     NotFoundError,
     UnreachableError,
 )
+from cotrain.figures import Figures
 from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
@@ -255,8 +255,30 @@ def test_sparkline_has_a_bar_for_each_value(values: list[float]) -> None:
         assert line[values.index(max(values))] == "█"
 
 
+NO_FIGURES = Figures()
+FIGURES = Figures(
+    rounds=8, work_share=0.253, last_sync_at=90.0, round_bytes_sent=1_200_000, round_bytes_received=900_000,
+    remaining_seconds=80.0,
+)  # fmt: skip
+
+
+def test_what_the_last_rounds_tell_stands_in_lines_and_in_the_live_view() -> None:
+    now = snapshot(updatedAt=102.0)
+    line = plain_line(now, FIGURES)
+    for fact in ("my share 25.3 % of the last 8 rounds' work", "last sync 12 s ago", "a round 1.2 MB up, 900.0 kB down",
+                 "about 1 min 20 s left"):  # fmt: skip
+        assert fact in line
+    rows = live_rows(now, [], FIGURES)
+    assert ("my share", "25.3 % of the last 8 rounds' work") in rows
+    assert ("last sync", "12 s ago") in rows
+    assert ("a round", "1.2 MB up, 900.0 kB down") in rows
+    assert "12.5 %, round 3, about 1 min 20 s left" in dict(rows)["progress"]
+    alone = live_rows(snapshot(peer="local"), [], FIGURES)
+    assert {"my share", "last sync", "a round"}.isdisjoint(dict(alone))
+
+
 def test_plain_line_has_the_facts() -> None:
-    line = plain_line(snapshot())
+    line = plain_line(snapshot(), NO_FIGURES)
     for fact in (
         "training/training",
         "round 3",
@@ -268,9 +290,9 @@ def test_plain_line_has_the_facts() -> None:
         assert fact in line
     assert "waiting for" not in line
     waiting = snapshot(waitingFor="3 nodes, 2 are here", waitingSince=10.0, updatedAt=75.0)
-    assert "waiting for 3 nodes, 2 are here, 1 min 05 s" in plain_line(waiting)
-    assert ("waiting for", "3 nodes, 2 are here, 1 min 05 s") in live_rows(waiting, [], None)
-    assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"))
+    assert "waiting for 3 nodes, 2 are here, 1 min 05 s" in plain_line(waiting, NO_FIGURES)
+    assert ("waiting for", "3 nodes, 2 are here, 1 min 05 s") in live_rows(waiting, [], NO_FIGURES)
+    assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"), NO_FIGURES)
 
 
 def test_plain_display_tells_changes_of_phase_at_once_and_the_rest_seldom() -> None:
@@ -287,7 +309,9 @@ def test_json_display_keeps_notices_apart() -> None:
     display = JsonDisplay(out, err)
     display.show(snapshot())
     display.notice("hello")
-    assert Status.model_validate(json.loads(out.getvalue())) == snapshot()
+    told = json.loads(out.getvalue())
+    assert Figures.model_validate(told.pop("figures")) == NO_FIGURES
+    assert Status.model_validate(told) == snapshot()
     assert err.getvalue() == "hello\n"
 
 
@@ -306,7 +330,7 @@ def test_live_display_draws_the_facts() -> None:
 
 
 def test_live_rows_show_an_error() -> None:
-    assert ("error", "no memory") in live_rows(snapshot(errorMsg="no memory"), [], None)
+    assert ("error", "no memory") in live_rows(snapshot(errorMsg="no memory"), [], NO_FIGURES)
 
 
 def test_formats() -> None:
@@ -314,8 +338,6 @@ def test_formats() -> None:
         "0 B", "999 B", "1.0 kB", "1.0 MB", "2000.0 TB",
     ]  # fmt: skip
     assert [format_seconds(n) for n in (0, 59.4, 65, 7620)] == ["0 s", "59 s", "1 min 05 s", "2 h 07 min"]
-    assert remaining_s([(0.0, 0)], 10) is None
-    assert remaining_s([(0.0, 10), (10.0, 20)], 50) == 30.0
     assert summary_line(None) == "left before training began"
     assert summary_line(snapshot(status="completed", step=7)).startswith("completed after 3 rounds and 7 inner")
 
