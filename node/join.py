@@ -167,6 +167,7 @@ class Agent:
             raise TurnedAwayError(error) from error
         await self._preflight(answer, host)
         answer, attachment = await self._attach(answer, host)
+        gpus = len(await asyncio.to_thread(cuda_gpus))
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
@@ -184,11 +185,11 @@ class Agent:
             host=host,
             port=attachment.port,
             connection=attachment.connection,
-            processes=self._options.processes or len(await asyncio.to_thread(cuda_gpus)) or 1,
+            processes=self._options.processes or gpus or 1,
             limits=self._limits,
         )
         write_job(self._run_dir / JOB_FILE, job)
-        await self._train(answer)
+        await self._train(answer, gpus)
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
         """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
@@ -238,12 +239,12 @@ class Agent:
         assert self._uplink is not None
         return await self._client.renew(self._session, *self._uplink.credentials)
 
-    async def _train(self, answer: RegisterAnswer) -> None:
+    async def _train(self, answer: RegisterAnswer, gpus: int) -> None:
         spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
         self._adopt_last_snapshot(spool)
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(),
+            threads=self._threads(), gpus=gpus,
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)

@@ -38,11 +38,11 @@ from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
 from node.client import error_from_problem, invitation_token, parse_join_url, parse_session_url, version_mismatch
-from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
+from node.hardware import DriverAnswer, detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
 from node.options import JoinOptions
-from node.supervisor import final_error, judge_exit, recent_exits
+from node.supervisor import final_error, judge_exit, lost_gpus, recent_exits
 from node.wishes import (
     LOCAL_WISH_FILE,
     SOURCES,
@@ -187,6 +187,19 @@ def test_every_exit_has_one_verdict(code: int) -> None:
 
 def test_only_recent_exits_count() -> None:
     assert recent_exits([0.0, 50.0, 100.0], 150.0, window_s=100.0) == [50.0, 100.0]
+
+
+def test_a_training_process_that_has_lost_a_gpu_is_not_started_again() -> None:
+    gpu = ("NVIDIA H100", 80 * 2**30)
+    assert lost_gpus(1, DriverAnswer([gpu])) is None
+    assert lost_gpus(1, DriverAnswer([gpu, gpu])) is None
+    one_of_two = lost_gpus(2, DriverAnswer([gpu]))
+    assert one_of_two is not None
+    assert one_of_two.message.endswith("of 2 GPUs that it began with the driver shows 1")
+    silent = lost_gpus(1, DriverAnswer([], trouble="No devices were found"))
+    assert silent is not None
+    assert (silent.exit_code, silent.field) == (78, "gpu")
+    assert silent.message.endswith("shows 0: No devices were found")
 
 
 def test_final_error_is_the_last_line_of_a_trace() -> None:
