@@ -78,7 +78,7 @@ async def join(
     base_url, session = parse_join_url(options.url)
 
     def take_part(found: str) -> Coroutine[Any, Any, int]:
-        return _take_part(base_url, found, options, place, display, command)
+        return _in_session(base_url, found, options, place, display, command)
 
     if session is None:
         if invitation_token(options.invitation, options.url) is not None:
@@ -93,7 +93,7 @@ async def join(
         raise error.reason from error.reason.__cause__
 
 
-async def _take_part(
+async def _in_session(
     base_url: str, session: str, options: JoinOptions, place: Place, display: Display,
     command: Callable[[Path], list[str]],
 ) -> int:  # fmt: skip

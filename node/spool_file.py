@@ -108,7 +108,7 @@ class SpoolFile:
         self._dirty = asyncio.Event()
         self._lines = self._bytes = 0
         self._told_dropped = 0
-        self._file_is_behind = False
+        self._file_is_behind = self._told_failure = False
         self._held: list[bytes] | None = None
         self._spool.shrink()  # what is restored is whole: merges are not in the file
         self._descriptor = write_anew(path, dump_spool(self._spool))
@@ -223,15 +223,16 @@ class SpoolFile:
         os.close(self._descriptor)
         self._descriptor, self._lines, self._file_is_behind = descriptor, lines, False
         self._bytes -= before_bytes
+        self._told_failure = False
         held, self._held = self._held, None
         self._write(b"".join(held))
 
     def _note_failure(self, error: OSError) -> None:
-        if not self._file_is_behind:
+        if not self._told_failure:  # a write that was cut short has told nothing yet
             hint = f" ({what})" if (what := storage_hint(error)) else ""
             _log.warning(
                 "%s cannot be written (%s): events are kept in memory until it can%s",
                 self._path, error.strerror, hint,
             )  # fmt: skip
-        self._file_is_behind = True
+        self._file_is_behind = self._told_failure = True
         self._dirty.set()
