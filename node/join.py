@@ -160,11 +160,14 @@ class Agent:
     async def _take_part(self) -> None:
         account = self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
-        host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
+        if self._options.host is not None:  # what is no address is refused before anybody is asked
+            listen_host(self._options.host, self._client.base_url)
         try:
             answer = await self._register()
         except REFUSALS as error:
             raise TurnedAwayError(error) from error
+        # only now: a coordinator's name that is not known yet is asked for again like one that does not answer
+        host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
         await self._preflight(answer, host)
         answer, attachment = await self._attach(answer, host)
         gpus = len(await asyncio.to_thread(cuda_gpus))
