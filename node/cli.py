@@ -281,22 +281,12 @@ def doctor(
         typer.Argument(help="A session's address, or a coordinator's; if left out, this machine alone is looked at."),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on for other peers; every one of this machine if left out.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
-    wallet: Annotated[
-        Path | None, typer.Option(help="Keystore file of the wallet that takes part; one of its own if left out.")
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the keystore's password.")
-    ] = None,
-    private_key_env: Annotated[
-        str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
-    ] = None,
-    invitation: Annotated[
-        str, typer.Option(help="Token of an invitation to a private session; the URL may hold it: #invitation=TOKEN")
-    ] = "",
+    host: Host = None,
+    port: Port = None,
+    wallet: Wallet = None,
+    password_file: PasswordFile = None,
+    private_key_env: PrivateKeyEnv = None,
+    invitation: Invitation = None,
 ) -> None:
     """Look for what keeps this machine from training, and say what mends it. A session is joined and left again."""
     import asyncio
@@ -307,12 +297,19 @@ def doctor(
     from cotrain.paths import SharedPaths, home_dir
     from node.checks import exit_code, line_of
     from node.doctor import DoctorOptions, examine
+    from node.options import over, read_node_file
     from node.wallet_cli import terminal_ask
 
-    source = WalletOptions(wallet, password_file, private_key_env)
+    given = {
+        "host": host, "port": port, "wallet": wallet, "password_file": password_file,
+        "private_key_env": private_key_env, "invitation": invitation,
+    }  # fmt: skip
+    options = over(given, read_node_file(home_dir()))
+    source = WalletOptions(options.wallet, options.password_file, options.private_key_env)
     found = asyncio.run(
         examine(
-            DoctorOptions(url, host, port, invitation), home_dir(), SharedPaths.from_env(),
+            DoctorOptions(url, options.host, options.port or 0, options.invitation or ""),
+            home_dir(), SharedPaths.from_env(),
             wallet=lambda: open_wallet(home_dir(), source, ask=terminal_ask()),
             report=lambda check: None if as_json else typer.echo(line_of(check)),
         )

@@ -247,7 +247,7 @@ class Agent:
         self._adopt_last_snapshot(spool)
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(), gpus=gpus,
+            threads=self._threads(), gpus=gpus, on_exit=lambda: self._take_final_snapshot(spool),
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)
@@ -301,7 +301,6 @@ class Agent:
             await supervisor.run()
         except CotrainError as error:
             failure = error
-        self._take_final_snapshot(spool)
         run = self._status.run if self._status else f"agent-{uuid.uuid4().hex[:16]}"
         spool.add_goodbye(run, failure.message if failure else "left" if self._left_by else "finished")
         try:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -103,12 +103,14 @@ class Supervisor:
         run_dir: where its log goes and where it writes `status.json`.
         threads: arithmetic threads it may use (OMP_NUM_THREADS).
         gpus: how many it begins with: with fewer it is not started again.
+        on_exit: called when it has ended, before another one may replace what it wrote.
     """
 
     def __init__(
         self, command: Sequence[str], run_dir: Path, *, threads: int, backoff: Backoff = RESTART_BACKOFF,
-        gpus: int = 0,
+        gpus: int = 0, on_exit: Callable[[], None] = lambda: None,
     ):  # fmt: skip
+        self._on_exit = on_exit
         self._command = list(command)
         self._run_dir = run_dir
         self._threads = threads
@@ -138,6 +140,7 @@ class Supervisor:
         exits: list[float] = []
         while True:
             code = await self._run_once()
+            self._on_exit()
             verdict = judge_exit(code, is_stop_wished=self._stop_wished.is_set())
             if verdict == "finished":
                 return

@@ -188,7 +188,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configs)
 def test_what_is_written_is_read_again_as_it_was(config: RunConfig) -> None:
     text = dump_config(config)

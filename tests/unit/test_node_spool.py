@@ -141,7 +141,7 @@ def may_not_go(spool: Spool) -> bool:
     return True
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(actions, spools, texts)
 def test_changes_of_state_and_goodbyes_arrive_once_and_in_order_whatever_happens(
     script: list[Action], spool: Spool, text: str
@@ -158,7 +158,7 @@ def test_changes_of_state_and_goodbyes_arrive_once_and_in_order_whatever_happens
     assert sorted(arrived.goodbyes) == sorted(played.goodbyes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(actions, spools, texts)
 def test_the_bounds_hold_but_for_what_may_not_go(script: list[Action], spool: Spool, text: str) -> None:
     Played(spool, text).carry_out(script)
@@ -168,7 +168,7 @@ def test_the_bounds_hold_but_for_what_may_not_go(script: list[Action], spool: Sp
     assert not spool.is_over or may_not_go(spool)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steady, spools, texts)
 def test_what_is_missing_is_counted_here_and_there(script: list[Action], spool: Spool, text: str) -> None:
     played = Played(spool, text).carry_out(script)
@@ -179,7 +179,7 @@ def test_what_is_missing_is_counted_here_and_there(script: list[Action], spool: 
     assert told + own == sum(map(len, played.kinds.values()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(actions, st.integers(1, 12))
 def test_a_coordinator_that_is_away_for_hours_costs_no_record(script: list[Action], bound: int) -> None:
     """As long as messages have room: then the bound of events alone merges snapshots, and no more."""
@@ -210,7 +210,7 @@ def test_after_days_the_newest_progress_is_there_and_the_oldest_is_counted() -> 
     assert 200 < len(newest) == rounds - 2 - spool.dropped
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions, st.integers(0, 200))
 def test_file_restores_the_queue_even_if_its_last_line_is_half_written(script: list[Action], cut: int) -> None:
     spool = Played(Spool()).carry_out(script).spool
