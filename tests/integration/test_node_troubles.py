@@ -178,7 +178,7 @@ async def test_a_disk_that_is_full_during_the_download_ends_the_join(volunteer: 
 @produces("The disk is full while the node trains")
 async def test_a_disk_that_is_full_while_the_node_trains_costs_no_event(tmp_path: Path) -> None:
     async with running_coordinator() as coordinator:
-        small = small_disk(tmp_path / "home", "96k", options="[node]\nskip_preflight = true\n")
+        small = small_disk(tmp_path / "home", "64k", options="[node]\nskip_preflight = true\n")
         async with AgentProcess(tmp_path, coordinator.session_url, "complete", within=small) as agent:
             assert await agent.wait() == 0, agent.output
         assert_told("The disk is full while the node trains", agent.output.decode(), None)
