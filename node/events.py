@@ -60,8 +60,8 @@ def thinned(message: StatusMessage, later: StatusMessage | None, *, known: int =
     """
     own = _own_records(message, later, known)
     progress = [record for record in own if record.kind != "phase" and not missing_in(record)]
-    cuts = {-(-len(progress) // 2): None, len(progress): None} if progress else {0: None}
-    return [_with_status(message, message.seq, records=_without(own, progress[:count])) for count in cuts]
+    counts = sorted({(len(progress) + 1) // 2, len(progress)})
+    return [_with_status(message, message.seq, records=_without(own, progress[:count])) for count in counts]
 
 
 def _without(records: Sequence[Record], given_up: Sequence[Record]) -> list[Record]:
