@@ -101,6 +101,17 @@ def parse_session_url(url: str) -> tuple[str, str]:
     return origin + match["prefix"], match["session"]
 
 
+def parse_join_url(url: str) -> tuple[str, str | None]:
+    """A session's address as `parse_session_url` reads it, or a coordinator's, which names no session: None.
+
+    Raises ConfigError that shows the right forms.
+    """
+    origin, path = _split_url(url, _URL_HINT)
+    if "s" in path.split("/"):  # copied badly, rather than a coordinator whose prefix has an s of its own
+        return parse_session_url(url)
+    return origin + path.rstrip("/"), None
+
+
 def invitation_token(given: str, url: str) -> str | None:
     """The token of an invitation: what is given, else what stands in the session's address behind `#invitation=`.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotrain.display import Display, summary_line
-from cotrain.errors import CotrainError
+from cotrain.errors import CotrainError, InvalidRequestError
 from cotrain.identity.challenge import Signer
 from cotrain.membership.document import MembershipDocument
 from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
@@ -25,7 +25,8 @@ from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.addresses import listen_host
 from node.checks import line_of
-from node.client import CoordinatorClient, invitation_token, parse_session_url
+from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
+from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.hardware import cuda_gpus, physical_cores
 from node.job import Job, write_job
 from node.limits import limits_of, processors_line
@@ -33,7 +34,7 @@ from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.network import Question, find_attachment
 from node.options import JoinOptions
-from node.preflight import Subject, preflight, refusal
+from node.preflight import SKIP, Subject, preflight, refusal
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.registration import Applicant, register
 from node.spool_file import SpoolFile
@@ -68,12 +69,35 @@ async def join(
 ) -> int:
     """Take part in a session until it ends or the volunteer leaves; returns the exit code of the process.
 
-    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C.
+    With a coordinator's address it is the best one that is open for this machine.
+    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C, or the command to leave.
     Args:
         command: job file -> command line of the training process.
     Raises CotrainError for whatever ends the run otherwise.
     """
-    base_url, session = parse_session_url(options.url)
+    base_url, session = parse_join_url(options.url)
+
+    def take_part(found: str) -> Coroutine[Any, Any, int]:
+        return _in_session(base_url, found, options, place, display, command)
+
+    if session is None:
+        if invitation_token(options.invitation, options.url) is not None:
+            raise InvalidRequestError(
+                "an invitation is for one session, and the address names none", field="--invitation",
+                hint=f"give the session's address: {base_url}/s/<session>",
+            )  # fmt: skip
+        return await take_part_in_best(base_url, take_part, display.notice)
+    try:
+        return await take_part(session)
+    except TurnedAwayError as error:
+        raise error.reason from error.reason.__cause__
+
+
+async def _in_session(
+    base_url: str, session: str, options: JoinOptions, place: Place, display: Display,
+    command: Callable[[Path], list[str]],
+) -> int:  # fmt: skip
+    """In this session. Raises TurnedAwayError if it does not take this node."""
     peer_id = load_or_create_peer_key(place.home / PEER_KEY)
     place.shared.create()
     run_dir = place.shared.run_dir(session, peer_id)
@@ -136,10 +160,17 @@ class Agent:
     async def _take_part(self) -> None:
         account = self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
+        if self._options.host is not None:  # what is no address is refused before anybody is asked
+            listen_host(self._options.host, self._client.base_url)
+        try:
+            answer = await self._register()
+        except REFUSALS as error:
+            raise TurnedAwayError(error) from error
+        # only now: a coordinator's name that is not known yet is asked for again like one that does not answer
         host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
-        answer = await self._register()
         await self._preflight(answer, host)
         answer, attachment = await self._attach(answer, host)
+        gpus = len(await asyncio.to_thread(cuda_gpus))
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
@@ -157,14 +188,14 @@ class Agent:
             host=host,
             port=attachment.port,
             connection=attachment.connection,
-            processes=self._options.processes or len(await asyncio.to_thread(cuda_gpus)) or 1,
+            processes=self._options.processes or gpus or 1,
             limits=self._limits,
         )
         write_job(self._run_dir / JOB_FILE, job)
-        await self._train(answer)
+        await self._train(answer, gpus)
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
-        """Raises what keeps this machine from training here; what may become a trouble is told."""
+        """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
         found = await preflight(
             Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
         )
@@ -172,6 +203,9 @@ class Agent:
             if check.state != "ok":
                 self._display.notice(line_of(check))
         if (trouble := refusal(found)) is not None:
+            if self._options.skip_preflight:
+                self._display.notice(f"training all the same: {SKIP}")
+                return
             await self._say_leave(answer.participant, answer.token)
             raise trouble
 
@@ -208,12 +242,12 @@ class Agent:
         assert self._uplink is not None
         return await self._client.renew(self._session, *self._uplink.credentials)
 
-    async def _train(self, answer: RegisterAnswer) -> None:
+    async def _train(self, answer: RegisterAnswer, gpus: int) -> None:
         spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
         self._adopt_last_snapshot(spool)
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(), on_exit=lambda: self._take_final_snapshot(spool),
+            threads=self._threads(), gpus=gpus, on_exit=lambda: self._take_final_snapshot(spool),
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)

@@ -39,6 +39,7 @@ class NodeOptions(Section):
     nice: Annotated[int, Field(ge=0, le=19)] | None = None
     max_cpu: Annotated[int, Field(ge=1, le=100)] | None = None
     max_upload: str | None = None
+    skip_preflight: bool | None = None
 
 
 class _NodeFile(Section):
@@ -126,6 +127,8 @@ class JoinOptions:
     """Percent of this machine's processors that it may use; None: all."""
     max_upload: int | None = None
     """What its peer may send, bytes a second; None: what the line carries."""
+    skip_preflight: bool = False
+    """Whether it trains whatever its preflight finds."""
 
 
 def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOptions:
@@ -140,4 +143,5 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
         schedule=parse_schedule(options.schedule, field=f"{place}schedule"),
         when_idle=options.when_idle, nice=options.nice or 0,
         max_cpu=options.max_cpu, max_upload=None if rate is None else parse_rate(rate, field=f"{place}max_upload"),
+        skip_preflight=options.skip_preflight or False,
     )  # fmt: skip

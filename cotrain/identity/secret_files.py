@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import ClassVar
 
-from cotrain.errors import ConflictError, CotrainError, NotFoundError
+from cotrain.errors import ConflictError, CotrainError, NotFoundError, storage_hint
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -68,7 +68,9 @@ def write_new_secret_file(path: Path, content: bytes, *, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
         is_new = _put_where_nothing_is(path, content)
     except OSError as error:
-        raise SecretFileError(f"{what} cannot be written: {error.strerror}", field=str(path)) from None
+        raise SecretFileError(
+            f"{what} cannot be written: {error.strerror}", field=str(path), hint=storage_hint(error)
+        ) from None
     if not is_new:
         raise ConflictError(f"{what} is there already", field=str(path), hint="it is never written over")
 

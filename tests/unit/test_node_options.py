@@ -34,17 +34,20 @@ def test_options_are_read_from_the_file_and_paths_seen_from_its_folder(tmp_path:
     options = written(
         tmp_path,
         '[node]\nname = "kitchen"\nport = 31000\nschedule = ["22:00-07:00", "Sat 00:00-24:00"]\nnice = 19\n'
-        'max_cpu = 50\nwallet = "mine.json"\npassword_file = "/etc/password"\ninvitation = "secret-word"\n',
+        "max_cpu = 50\nskip_preflight = true\n"
+        'wallet = "mine.json"\npassword_file = "/etc/password"\ninvitation = "secret-word"\n',
     )
     assert options.schedule == ("22:00-07:00", "Sat 00:00-24:00")
     assert (options.name, options.port, options.nice, options.max_cpu) == ("kitchen", 31000, 19, 50)
     assert (options.wallet, options.password_file) == (tmp_path / "mine.json", Path("/etc/password"))
     assert "secret-word" not in repr(options)
+    assert join_options("url", options).skip_preflight
 
 
 def test_without_a_file_or_a_table_nothing_is_set(tmp_path: Path) -> None:
     assert read_node_file(tmp_path) == NodeOptions()
     assert written(tmp_path, "") == NodeOptions()
+    assert not join_options("url", NodeOptions()).skip_preflight
 
 
 @pytest.mark.parametrize(
