@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from cotrain.status import Status
+from node.lock import AGENT_FILE
 from tests.chaos.held_node import ARMED, POINTS, REACHED
 from tests.system import Process, System, assert_gone, running_system, tiny_request
 from tests.waiting import wait_until
@@ -40,7 +41,8 @@ def running_stage(folder: Path) -> Iterator[Stage]:
     """A coordinator and the steady node, in round 1 at least."""
     with running_system(folder) as system:
         system.start_coordinator()
-        session = system.open_session(tiny_request(1, max_steps=1_000_000, inner_steps=30))
+        # rounds of a second or more: a newcomer is in step at once
+        session = system.open_session(tiny_request(1, max_steps=1_000_000, inner_steps=100))
         steady = system.start_node("steady", session["url"])
         wait_until(lambda: has_closed_rounds(steady.status()), limit_s=120, what=f"training: {steady.output()}")
         yield Stage(system, session["id"], session["url"], steady)
@@ -152,6 +154,7 @@ def check_end(stage: Stage, node: Victim, killed: dict[str, int]) -> None:
     assert node.process.popen.wait(40) == 0, node.process.output()
     assert_gone(tree)
     assert is_free(node.port)
+    assert not (node.process.home / AGENT_FILE).exists()
     end = node.process.status()
     assert end is not None
     made = killed | {end.run: number_of_records(end)}
