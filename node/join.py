@@ -24,6 +24,7 @@ from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.addresses import listen_host
+from node.browser import BrowserWallet
 from node.checks import line_of
 from node.client import CoordinatorClient, invitation_token, parse_session_url
 from node.hardware import cuda_gpus, physical_cores
@@ -52,11 +53,11 @@ _LEAVE_LIMIT_S = 60.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent keeps its things, and the wallet that it signs with."""
+    """Where an agent keeps its things, and the wallet that it signs with; None: one in a browser elsewhere."""
 
     home: Path
     shared: SharedPaths
-    wallet: Signer
+    wallet: Signer | None
 
 
 async def join(
@@ -106,6 +107,7 @@ class Agent:
         self._client = client
         self._session = session
         self._peer_id = peer_id
+        self._browser = BrowserWallet(client, session, place.home, notice=display.notice)
         self._role = role_for("direct")
         self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
         self._run_dir = run_dir
@@ -134,8 +136,8 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- stages
     async def _take_part(self) -> None:
-        account = self._place.wallet.account
-        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
+        owner = "a wallet in a browser" if self._place.wallet is None else self._place.wallet.account
+        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {owner}")
         host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
         answer = await self._register()
         await self._preflight(answer, host)
@@ -195,12 +197,15 @@ class Agent:
         return answer, attachment
 
     async def _register(self) -> RegisterAnswer:
-        """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
+        """Be let into the session by the wallet: the sign-in ends with it, a person is asked only if there is need."""
         applicant = Applicant(
-            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
+            PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
             invitation=self._invitation,
         )  # fmt: skip
-        answer = await register(self._client, self._session, applicant, notice=self._display.notice)
+        if (wallet := self._place.wallet) is None:
+            answer = await self._browser.register(applicant)
+        else:
+            answer = await register(self._client, self._session, applicant, wallet, notice=self._display.notice)
         self._keeper.took(answer.membership)
         return answer
 
@@ -298,6 +303,9 @@ class Agent:
             self._display.notice(f"the last snapshot cannot be read: {error}")
 
     async def _say_leave(self, participant: str, token: str) -> None:
+        """End the participant's token; not where a person would have to be asked for the next one."""
+        if self._place.wallet is None:
+            return
         try:
             await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
         except (CotrainError, TimeoutError) as error:
