@@ -127,9 +127,7 @@ def _dataset_taken(task: Task, users: Sequence[Task], ahead: Task | None) -> Rea
             "schedule.allowSameDataset",
         )
     if ahead is not None and _turn(ahead) < _turn(task):
-        return Reason(
-            "dataset", f"{_named(ahead)} was first to ask for the same data, and lets nobody beside it"
-        )
+        return Reason("dataset", f"{_named(ahead)} was first to ask for the same data, and lets nobody beside it")
     return None
 
 

@@ -50,6 +50,10 @@ PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line i
 PrivateKeyEnv = Annotated[
     str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
 ]
+Browser = Annotated[
+    bool | None,
+    typer.Option("--browser", help="Sign with a wallet in a browser, on any machine, by a short code."),
+]
 Invitation = Annotated[
     str | None,
     typer.Option(help="Token of an invitation to a private session; the URL may hold it: #invitation=TOKEN"),
@@ -87,9 +91,9 @@ SkipPreflight = Annotated[
 def join(
     url: Url, name: Name = None, as_json: AsJson = False, host: Host = None, port: Port = None,
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
-    private_key_env: PrivateKeyEnv = None, invitation: Invitation = None, schedule: Windows = None,
-    when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
-    skip_preflight: SkipPreflight = None,
+    private_key_env: PrivateKeyEnv = None, browser: Browser = None, invitation: Invitation = None,
+    schedule: Windows = None, when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None,
+    max_upload: MaxUpload = None, skip_preflight: SkipPreflight = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -101,16 +105,18 @@ def join(
 
     given = {
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
-        "password_file": password_file, "private_key_env": private_key_env, "invitation": invitation,
-        "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
-        "skip_preflight": skip_preflight,
+        "password_file": password_file, "private_key_env": private_key_env, "browser": browser,
+        "invitation": invitation, "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu,
+        "max_upload": max_upload, "skip_preflight": skip_preflight,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
+    joining = join_options(url, options)
     source = WalletOptions(options.wallet, options.password_file, options.private_key_env)
-    raise typer.Exit(_join(join_options(url, options), source, as_json=as_json))
+    raise typer.Exit(_join(joining, None if options.browser else source, as_json=as_json))
 
 
-def _join(options: JoinOptions, wallet: WalletOptions, *, as_json: bool) -> int:
+def _join(options: JoinOptions, wallet: WalletOptions | None, *, as_json: bool) -> int:
+    """`wallet`: None for one in a browser elsewhere."""
     import asyncio
     import logging
 
@@ -120,7 +126,7 @@ def _join(options: JoinOptions, wallet: WalletOptions, *, as_json: bool) -> int:
     from node.join import Place, join
     from node.wallet_cli import terminal_ask
 
-    signer = open_wallet(home_dir(), wallet, ask=terminal_ask())
+    signer = None if wallet is None else open_wallet(home_dir(), wallet, ask=terminal_ask())
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
     display.open()

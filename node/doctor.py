@@ -175,10 +175,10 @@ class Doctor:
         except OSError as error:
             raise MachineError(f"it has no identity: {error.strerror}", field=str(error.filename or key)) from error
         applicant = Applicant(
-            signer, PeerSigner(key), role=role_for("direct"),
+            PeerSigner(key), role=role_for("direct"),
             invitation=invitation_token(self._options.invitation, self._options.url),
         )  # fmt: skip
-        return await register(client, session, applicant, notice=_log.warning)
+        return await register(client, session, applicant, signer, notice=_log.warning)
 
     async def _look_at_session(
         self, client: CoordinatorClient, session: str, host: str, answer: RegisterAnswer

@@ -24,6 +24,8 @@ from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.addresses import listen_host
+from node.beside import run_beside
+from node.browser import BrowserWallet
 from node.checks import line_of
 from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
 from node.client import CoordinatorClient, invitation_token, parse_join_url
@@ -53,11 +55,11 @@ _LEAVE_LIMIT_S = 60.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent keeps its things, and the wallet that it signs with."""
+    """Where an agent keeps its things, and the wallet that it signs with; None: one in a browser elsewhere."""
 
     home: Path
     shared: SharedPaths
-    wallet: Signer
+    wallet: Signer | None
 
 
 async def join(
@@ -130,6 +132,7 @@ class Agent:
         self._client = client
         self._session = session
         self._peer_id = peer_id
+        self._browser = BrowserWallet(client, session, place.home, notice=display.notice)
         self._role = role_for("direct")
         self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
         self._run_dir = run_dir
@@ -158,8 +161,8 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- stages
     async def _take_part(self) -> None:
-        account = self._place.wallet.account
-        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
+        owner = "a wallet in a browser" if self._place.wallet is None else self._place.wallet.account
+        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {owner}")
         if self._options.host is not None:  # what is no address is refused before anybody is asked
             listen_host(self._options.host, self._client.base_url)
         try:
@@ -229,12 +232,15 @@ class Agent:
         return answer, attachment
 
     async def _register(self) -> RegisterAnswer:
-        """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
+        """Be let into the session by the wallet: the sign-in ends with it, a person is asked only if there is need."""
         applicant = Applicant(
-            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
+            PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
             invitation=self._invitation,
         )  # fmt: skip
-        answer = await register(self._client, self._session, applicant, notice=self._display.notice)
+        if (wallet := self._place.wallet) is None:
+            answer = await self._browser.register(applicant)
+        else:
+            answer = await register(self._client, self._session, applicant, wallet, notice=self._display.notice)
         self._keeper.took(answer.membership)
         return answer
 
@@ -331,6 +337,9 @@ class Agent:
             self._display.notice(f"the last snapshot cannot be read: {error}")
 
     async def _say_leave(self, participant: str, token: str) -> None:
+        """End the participant's token; not where a person would have to be asked for the next one."""
+        if self._place.wallet is None:
+            return
         try:
             await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
         except (CotrainError, TimeoutError) as error:
@@ -381,17 +390,3 @@ class Agent:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
-
-
-async def run_beside(main: Coroutine[Any, Any, None], background: list[Coroutine[Any, Any, None]]) -> None:
-    """Run `main` to its end with `background` beside it; the first exception of any ends all."""
-    leading = asyncio.ensure_future(main)
-    tasks = [leading, *(asyncio.ensure_future(coroutine) for coroutine in background)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

@@ -19,7 +19,7 @@ from node.units import parse_rate
 NODE_FILE = "node.toml"
 """In the volunteer's own folder."""
 _MOST_BYTES = 64 * 1024
-_WALLET_KEYS = ("wallet", "password_file", "private_key_env")
+_WALLET_KEYS = ("wallet", "password_file", "private_key_env", "browser")
 
 
 class NodeOptions(Section):
@@ -33,6 +33,7 @@ class NodeOptions(Section):
     wallet: Path | None = None
     password_file: Path | None = None
     private_key_env: str | None = None
+    browser: bool | None = None
     invitation: Annotated[str | None, Field(repr=False)] = None
     schedule: tuple[str, ...] = ()
     when_idle: Annotated[int, Field(ge=1, le=1440)] | None = None
@@ -136,6 +137,11 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
 
     Raises InvalidRequestError that names the option, behind the `place` where it stands.
     """
+    if options.browser and (options.wallet or options.password_file or options.private_key_env):
+        raise InvalidRequestError(
+            "goes with neither a keystore nor a private key", field=f"{place}browser" if place else "--browser",
+            hint="give one of them",
+        )  # fmt: skip
     rate = options.max_upload
     return JoinOptions(
         url=url, name=options.name or "", host=options.host, port=options.port or 0, threads=options.threads,

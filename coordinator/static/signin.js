@@ -1,37 +1,18 @@
 // Signing in and out: the buttons at the top of the page, and the dialog that leads through it.
-import { byId, element, isolated, showProblem, showText } from "/static/dom.js";
+import { chainName, onTakenChain, walletItem, WrongChainError } from "/static/choice.js";
+import { byId, showProblem, showText } from "/static/dom.js";
 import { shortAddress } from "/static/format.js";
 import { askChallenge, identityChanges, signedIn, signIn, signOut, watchIdentity } from "/static/identity.js";
 import { askAccount, askChain, askSignature, wallets, watchWallets } from "/static/wallet.js";
 
-const ICON_PIXELS = 28;
 const CHOOSE = "Your wallet will show you a text to sign. It proves that the account is yours; it costs nothing and moves "
   + "no money.";
 const NO_WALLET = "No wallet was found in this browser. Watching sessions needs none; steering your own needs one: "
   + "install a wallet as an extension of your browser, then load this page again.";
-const CHAIN_NAMES = new Map([["eip155:1", "Ethereum"], ["eip155:11155111", "Sepolia"]]);
-const chainName = (chain) => CHAIN_NAMES.get(chain) ?? `chain ${chain.split(":")[1]}`;
 
 // An answer of the wallet to a question that has been closed since must not sign anybody in.
 let question = 0;
 let unwatch = () => {};
-
-/** The coordinator takes no accounts of the wallet's chain; `wanted` is one that it takes. */
-class WrongChainError extends Error {
-  constructor(chain, wanted) {
-    super(`The wallet is on ${chainName(chain)}; this coordinator takes accounts of ${chainName(wanted)}.`);
-    this.wanted = wanted;
-  }
-}
-
-async function challengeFor({ address, chain }) {
-  try {
-    return await askChallenge(address, chain);
-  } catch (error) {
-    const wanted = error.problem?.field === "chain" && error.problem.allowed?.find((one) => one.startsWith("eip155:"));
-    throw wanted ? new WrongChainError(chain, wanted) : error;
-  }
-}
 
 /** Ask the wallet, then the coordinator; resolves to whether somebody is signed in now. */
 async function proveAccount(wallet, chain, isWanted) {
@@ -43,7 +24,7 @@ async function proveAccount(wallet, chain, isWanted) {
   showStep(`${wallet.name} asks which account to use.`);
   const account = await askAccount(wallet);
   if (!isWanted()) return false;
-  const { nonce, message } = await challengeFor(account);
+  const { nonce, message } = await onTakenChain(account.chain, () => askChallenge(account.address, account.chain));
   if (!isWanted()) return false;
   showStep(`${wallet.name} shows the text to sign.`);
   const signature = await askSignature(wallet, account.address, message);
@@ -103,16 +84,8 @@ function showChoice(error, wallet) {
   button.focus();
 }
 
-function walletItem(wallet) {
-  const button = element("button", { type: "button", "data-wallet": wallet.uuid });
-  if (wallet.icon) button.append(element("img", { src: wallet.icon, alt: "", width: ICON_PIXELS, height: ICON_PIXELS }));
-  button.append(isolated(wallet.name));
-  button.onclick = () => signInWith(wallet);
-  return element("li", {}, button);
-}
-
 function showWallets(list) {
-  byId("wallets").replaceChildren(...list.map(walletItem));
+  byId("wallets").replaceChildren(...list.map((wallet) => walletItem(wallet, signInWith)));
   if (!byId("wallets").hidden) showStep(list.length > 0 ? CHOOSE : NO_WALLET);
 }
 

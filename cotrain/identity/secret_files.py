@@ -1,4 +1,4 @@
-"""Files that nobody but their owner may read: written whole, never over another; read only if they are private."""
+"""Files that nobody but their owner may read: written whole; read only if they are private."""
 
 from __future__ import annotations
 
@@ -73,6 +73,17 @@ def write_new_secret_file(path: Path, content: bytes, *, what: str) -> None:
         ) from None
     if not is_new:
         raise ConflictError(f"{what} is there already", field=str(path), hint="it is never written over")
+
+
+def replace_secret_file(path: Path, content: bytes, *, what: str) -> None:
+    """Put a file with mode 0600 at `path` in one step, also over another. Raises SecretFileError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    write_new_secret_file(temporary, content, what=what)
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SecretFileError(f"{what} cannot be written: {error.strerror}", field=str(path)) from None
 
 
 def _put_where_nothing_is(path: Path, content: bytes) -> bool:

@@ -32,26 +32,19 @@ from node.lock import AGENT_FILE, AgentRecord
 from node.preflight import look_at_clock
 from tests.integration.coordinator_fixtures import (
     Client,
-    coordinator_client,
+    coordinator_for_nodes,
     create_session,
+    free_port,
     services,
-    settings_for,
     waiting_session,
 )
 from tests.integration.node_fixtures import AgentProcess, running_coordinator
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """A coordinator whose public URL is the one that nodes use."""
-    port = free_port()
-    settings = settings_for(tmp_path / "coordinator", public_url=f"http://127.0.0.1:{port}")
-    async with coordinator_client(settings, port) as client:
+    async with coordinator_for_nodes(tmp_path / "coordinator") as client:
         yield client
 
 

@@ -94,6 +94,19 @@ def test_a_wallet_on_the_command_line_replaces_all_that_the_file_says_of_one() -
     file = NodeOptions(wallet=Path("/a.json"), password_file=Path("/a.password"), port=1)
     assert over({"private_key_env": "KEY"}, file) == NodeOptions(private_key_env="KEY", port=1)
     assert over({"wallet": None}, file) == file
+    assert over({"browser": True}, file) == NodeOptions(browser=True, port=1)
+
+
+@pytest.mark.parametrize(
+    "other", [{"wallet": Path("/a.json")}, {"password_file": Path("/a")}, {"private_key_env": "KEY"}]
+)
+def test_a_wallet_in_a_browser_goes_with_no_other(tmp_path: Path, other: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="neither a keystore nor a private key") as caught:
+        join_options("https://c.example/s/x", over({"browser": True, **other}, NodeOptions()))
+    assert caught.value.field == "--browser"
+    with pytest.raises(ConfigError) as in_file:
+        written(tmp_path, '[node]\nbrowser = true\nprivate_key_env = "KEY"\n')
+    assert in_file.value.field.endswith("node.browser")
 
 
 @pytest.mark.parametrize(
