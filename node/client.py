@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -181,7 +181,7 @@ class CoordinatorClient:
         self._backoff = backoff
         self._http: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> CoordinatorClient:
+    async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(headers={"Accept": "application/json"})
         return self
 
