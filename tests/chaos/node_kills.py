@@ -34,6 +34,13 @@ class Stage:
     session: str
     url: str
     steady: Process
+    joined_s: float
+    """How long the steady node took from its start to its first round: what this machine takes to start one now."""
+
+    @property
+    def limit_s(self) -> float:
+        """Within which a node must be back; on a machine that is too busy for it, twice what joining takes there."""
+        return max(BACK_WITHIN_S, 2.0 * self.joined_s)
 
 
 @contextmanager
@@ -41,11 +48,12 @@ def running_stage(folder: Path) -> Iterator[Stage]:
     """A coordinator and the steady node, in round 1 at least."""
     with running_system(folder) as system:
         system.start_coordinator()
-        # rounds of a second or more: a newcomer is in step at once
-        session = system.open_session(tiny_request(1, max_steps=1_000_000, inner_steps=100))
+        # rounds of half a second and more: with shorter ones a newcomer is not in step at once
+        session = system.open_session(tiny_request(1, max_steps=1_000_000, inner_steps=30))
+        since = time.monotonic()
         steady = system.start_node("steady", session["url"])
-        wait_until(lambda: has_closed_rounds(steady.status()), limit_s=120, what=f"training: {steady.output()}")
-        yield Stage(system, session["id"], session["url"], steady)
+        wait_until(lambda: has_closed_rounds(steady.status()), limit_s=120, what=f"training: {steady.log}")
+        yield Stage(system, session["id"], session["url"], steady, time.monotonic() - since)
 
 
 def has_closed_rounds(status: Status | None, members: int = 1) -> bool:
@@ -130,7 +138,7 @@ def kill_and_await_return(stage: Stage, victim: str, phase: str) -> float:
         node.start()
     else:
         node.release()
-    left_s = BACK_WITHIN_S - (time.monotonic() - killed_at)
+    left_s = stage.limit_s - (time.monotonic() - killed_at)
     wait_until(lambda: node.is_back(before.run), limit_s=left_s, what=node.story("back in its swarm"))
     back_s = time.monotonic() - killed_at
 
