@@ -138,5 +138,7 @@ function lookAtAddress() {
   look(given);
 }
 
+byId("code-form").hidden = false; // not before: until now its button would have done nothing
+byId("code").focus();
 addEventListener("hashchange", lookAtAddress);
 lookAtAddress();
