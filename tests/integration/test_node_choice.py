@@ -56,9 +56,9 @@ async def test_a_session_that_turns_the_node_away_is_told_and_the_next_one_taken
     older, newer = await waiting_session(client, "Older"), await waiting_session(client, "Newer")
     agent = AgentProcess(tmp_path, f"{base_of(client)}/", "complete")
     agent.home.mkdir()
-    applicant = Applicant(EthereumWallet.create(), make_peer(agent.home), role=role_for("direct"))
+    applicant, wallet = Applicant(make_peer(agent.home), role=role_for("direct")), EthereumWallet.create()
     async with CoordinatorClient(base_of(client)) as other:  # another wallet has used this peer there
-        await register(other, older, applicant, notice=print)
+        await register(other, older, applicant, wallet, notice=print)
     async with agent:
         assert await agent.wait() == 0, agent.output
     told = agent.output.decode()
@@ -80,13 +80,13 @@ async def test_sessions_that_end_between_the_question_and_the_join_are_all_told(
     client: Client, tmp_path: Path
 ) -> None:  # fmt: skip
     offered = [await waiting_session(client, "One"), await waiting_session(client, "Two")]
-    applicant = Applicant(EthereumWallet.create(), make_peer(tmp_path), role=role_for("direct"))
+    applicant, wallet = Applicant(make_peer(tmp_path), role=role_for("direct")), EthereumWallet.create()
 
     async def ended_meanwhile(session: str) -> int:
         await post_json(client, f"/api/v1/sessions/{session}/cancel")
         async with CoordinatorClient(base_of(client)) as node:
             try:
-                await register(node, session, applicant, notice=print)
+                await register(node, session, applicant, wallet, notice=print)
             except REFUSALS as error:
                 raise TurnedAwayError(error) from error
         raise AssertionError("it was let in")
