@@ -123,7 +123,8 @@ def _join(options: JoinOptions, wallet: WalletOptions | None, *, as_json: bool) 
     from cotrain.display import NoticeHandler, make_display
     from cotrain.identity.wallet import open_wallet
     from cotrain.paths import SharedPaths, home_dir
-    from node.join import Place, join
+    from node.admission import Place
+    from node.join import join
     from node.wallet_cli import terminal_ask
 
     signer = None if wallet is None else open_wallet(home_dir(), wallet, ask=terminal_ask())

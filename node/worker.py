@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from cotrain.status import Control, State, TrainingStopped, WishName, write_cont
 from cotrain.train.launch import in_launch, is_first_rank, launch, leave, run_rank
 from cotrain.train.reporter import StatusReporter
 from node.job import Job, read_job
-from node.limits import apply_limits
+from node.limits import Limits, apply_limits
+from node.supervisor import STANDBY
 
 if TYPE_CHECKING:
     from cotrain.swarm.peer import SwarmPeer
@@ -41,7 +43,11 @@ def main() -> int:
     """Run the job, in several processes where the machine has several devices; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m node.worker", description=__doc__)
     parser.add_argument("--job", type=Path, required=True)
-    path = parser.parse_args().job
+    parser.add_argument(STANDBY, type=Limits.model_validate_json, metavar="LIMITS", help="wait for the job's file")
+    arguments = parser.parse_args()
+    if arguments.standby is not None and not stand_by(arguments.standby):
+        return 0
+    path = arguments.job
     job = read_job(path)
     apply_limits(job.limits)
     config = with_local_models(load_config(job.config_path), job)
@@ -50,6 +56,22 @@ def main() -> int:
         bind_to_parent()
         return launch("node.worker", ["--job", str(path)], processes=ranks)
     return run_rank(lambda: _train(job, config))
+
+
+def stand_by(limits: Limits) -> bool:
+    """Load what a run needs, then wait for the agent's word that there is a job; False if there is none after all."""
+    bind_to_parent()
+    apply_limits(limits)
+    load()
+    return bool(sys.stdin.buffer.readline())
+
+
+def load() -> None:
+    """What takes seconds: torch, transformers and hivemind."""
+    import cotrain.swarm.peer
+    import cotrain.train.model
+    import cotrain.train.tasks.registry
+    import cotrain.train.trainer  # noqa: F401
 
 
 def ranks_for(batch_size: int, processes: int) -> int:
