@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -67,11 +68,16 @@ def stand_by(limits: Limits) -> bool:
 
 
 def load() -> None:
-    """What takes seconds: torch, transformers and hivemind."""
-    import cotrain.swarm.peer
-    import cotrain.train.model
-    import cotrain.train.tasks.registry
-    import cotrain.train.trainer  # noqa: F401
+    """Load what takes seconds: torch, transformers and hivemind."""
+    gc.disable()  # what is loaded stays; to look through it again and again takes a good part of the time
+    try:
+        import cotrain.swarm.peer
+        import cotrain.train.model
+        import cotrain.train.tasks.registry
+        import cotrain.train.trainer  # noqa: F401
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 def ranks_for(batch_size: int, processes: int) -> int:
@@ -90,6 +96,7 @@ def _train(job: Job, config: RunConfig) -> int:
     reporter.flush()
     exit_code = 0
     try:
+        load()
         run = _Run(job, config, reporter)
         # hivemind ignores SIGINT while it starts; from here on both signals mean a polite end
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,7 +131,7 @@ class _Run:
     """Model, data, swarm and trainer of one job; in a rank but the first, without a peer of its own."""
 
     def __init__(self, job: Job, config: RunConfig, reporter: StatusReporter):
-        # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
+        # here, and not above: the process is bound to its parent and has reported before it loads for seconds
         from cotrain.train.data.samples import SampleFile, TaskDataset
         from cotrain.train.distill import load_teacher
         from cotrain.train.fragments import Fragments

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from cotrain.status import Control, read_status, write_control
 from node.backoff import Backoff
 from node.job import Job, write_job
 from node.limits import Limits
-from node.supervisor import CrashLoopError, Supervisor
+from node.supervisor import STANDBY, CrashLoopError, Supervisor, worker_command
 from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
 
+LOADED_WITHIN_S = 60.0
 QUICK = Backoff(first_s=0.02, most_s=0.05)
 
 
@@ -142,6 +144,14 @@ async def test_a_prepared_process_that_has_died_is_replaced(tmp_path: Path) -> N
     prepared.kill()
     await asyncio.wait_for(supervisor.run(), 15)
     assert read_status(tmp_path / STATUS_FILE).status == "completed"
+
+
+async def test_the_training_process_loads_and_ends_where_no_job_comes(tmp_path: Path) -> None:
+    command = [*worker_command(tmp_path / "no-job.json"), STANDBY, "{}"]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stderr=PIPE)
+    _, said = await asyncio.wait_for(process.communicate(b""), LOADED_WITHIN_S)
+    assert process.returncode == 0, said
+    assert not (tmp_path / STATUS_FILE).exists()
 
 
 async def test_worker_gets_its_number_of_threads(tmp_path: Path) -> None:
