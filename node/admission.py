@@ -23,7 +23,7 @@ from node.job import JOB_FILE, Job, write_job
 from node.limits import Limits
 from node.network import Question, find_attachment
 from node.options import JoinOptions
-from node.preflight import SKIP, Subject, preflight, refusal
+from node.preflight import SKIP, Subject, look_at_clock, preflight, refusal, within
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.registration import Applicant, register
 
@@ -67,6 +67,7 @@ class Admission:
         """
         if self._options.host is not None:  # what is no address is refused before anybody is asked
             listen_host(self._options.host, self._client.base_url)
+        await self._require_clock()
         try:
             answer = await self.register()
         except REFUSALS as error:
@@ -99,6 +100,12 @@ class Admission:
             await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
         except (CotrainError, TimeoutError) as error:
             self._notice(f"the coordinator could not be told that this node left: {error}")
+
+    async def _require_clock(self) -> None:
+        """Raises MachineError where the clock is wrong: what is signed then is refused, for reasons that mislead."""
+        found = await within("clock", look_at_clock(self._client.base_url))
+        if (trouble := refusal([found])) is not None and not self._options.skip_preflight:
+            raise trouble
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
         """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
