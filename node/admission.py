@@ -83,7 +83,7 @@ class Admission:
         """Be let into the session by the wallet: the sign-in ends with it, a person is asked only if there is need."""
         applicant = Applicant(
             PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
-            invitation=self._invitation,
+            invitation=self._invitation, gpu_memory=self._limits.gpu_memory,
         )  # fmt: skip
         if (wallet := self._place.wallet) is None:
             answer = await self._browser.register(applicant)
@@ -109,9 +109,11 @@ class Admission:
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
         """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
-        found = await preflight(
-            Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
-        )
+        subject = Subject(
+            self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer,
+            self._limits.gpu_memory,
+        )  # fmt: skip
+        found = await preflight(subject)
         for check in found:
             if check.state != "ok":
                 self._notice(line_of(check))

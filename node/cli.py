@@ -78,6 +78,10 @@ MaxCpu = Annotated[
 MaxUpload = Annotated[
     str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
 ]
+MaxGpuMemory = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="Most memory of each GPU to train with: 8GB, or a share of it: 50%."),
+]
 
 SkipPreflight = Annotated[
     bool | None,
@@ -93,7 +97,7 @@ def join(
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
     private_key_env: PrivateKeyEnv = None, browser: Browser = None, invitation: Invitation = None,
     schedule: Windows = None, when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None,
-    max_upload: MaxUpload = None, skip_preflight: SkipPreflight = None,
+    max_upload: MaxUpload = None, max_gpu_memory: MaxGpuMemory = None, skip_preflight: SkipPreflight = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -107,7 +111,7 @@ def join(
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
         "password_file": password_file, "private_key_env": private_key_env, "browser": browser,
         "invitation": invitation, "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu,
-        "max_upload": max_upload, "skip_preflight": skip_preflight,
+        "max_upload": max_upload, "max_gpu_memory": max_gpu_memory, "skip_preflight": skip_preflight,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
     joining = join_options(url, options)

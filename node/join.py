@@ -25,11 +25,13 @@ from node.beside import run_beside
 from node.choice import TurnedAwayError, take_part_in_best
 from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.hardware import cuda_gpus, physical_cores
+from node.gpu_memory import require_gpus
 from node.job import JOB_FILE
 from node.limits import limits_of, processors_line
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.options import JoinOptions
+from node.preflight import torch_build
 from node.spool_file import SpoolFile
 from node.supervisor import Supervisor, worker_command
 from node.timetable import follow_schedule, follow_use
@@ -67,7 +69,7 @@ async def join(
                 "an invitation is for one session, and the address names none", field="--invitation",
                 hint=f"give the session's address: {base_url}/s/<session>",
             )  # fmt: skip
-        return await take_part_in_best(base_url, take_part, display.notice)
+        return await take_part_in_best(base_url, take_part, display.notice, options.max_gpu_memory)
     try:
         return await take_part(session)
     except TurnedAwayError as error:
@@ -144,11 +146,13 @@ class Agent:
     async def _take_part(self) -> None:
         owner = "a wallet in a browser" if self._place.wallet is None else self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {owner}")
-        gpus = len(await asyncio.to_thread(cuda_gpus))
-        processes = self._options.processes or gpus or 1
+        gpus = await asyncio.to_thread(cuda_gpus)
+        if (bound := self._limits.gpu_memory) is not None:
+            require_gpus(bound, gpus, torch_build()[1])
+        processes = self._options.processes or len(gpus) or 1
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(), gpus=gpus, on_exit=self._take_final_snapshot,
+            threads=self._threads(), gpus=len(gpus), on_exit=self._take_final_snapshot,
         )  # fmt: skip
         try:
             if processes == 1:  # else it only starts others, which load for themselves

@@ -22,11 +22,14 @@ from cotrain.process import bind_future_children, bind_to_parent
 from cotrain.status import Control, State, TrainingStopped, WishName, write_control
 from cotrain.train.launch import in_launch, is_first_rank, launch, leave, run_rank
 from cotrain.train.reporter import StatusReporter
+from node.gpu_memory import OPTION, GpuMemory
 from node.job import Job, read_job
 from node.limits import Limits, apply_limits
-from node.supervisor import STANDBY
+from node.supervisor import STANDBY, MachineError
 
 if TYPE_CHECKING:
+    import torch
+
     from cotrain.swarm.peer import SwarmPeer
     from cotrain.train.fragments import Fragments
 
@@ -127,6 +130,19 @@ def with_local_models(config: RunConfig, job: Job) -> RunConfig:
     return config.model_copy(update={"model": model, "distillation": distillation})
 
 
+def bound_gpu_memory(device: torch.device, limit: GpuMemory) -> None:
+    """Let this process allocate no more than that on its GPU. Raises MachineError where it trains on none."""
+    import torch
+
+    if device.type != "cuda":
+        raise MachineError(
+            f"the memory of a GPU is limited, and torch trains on {device.type}", field=OPTION,
+            hint="see what cotrain node doctor says of torch and the GPU, or leave it out",
+        )  # fmt: skip
+    total_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction(limit.of(total_bytes) / total_bytes)
+
+
 class _Run:
     """Model, data, swarm and trainer of one job; in a rank but the first, without a peer of its own."""
 
@@ -153,6 +169,8 @@ class _Run:
         self._peer = self._join(job, config, numel, len(dataset), fragments) if is_first_rank() else None
         # only now: it starts threads and touches the GPU, and the swarm has forked
         self._group = group = ParallelGroup.from_environment()
+        if job.limits.gpu_memory is not None:
+            bound_gpu_memory(group.device, job.limits.gpu_memory)
         reporter.start()
         addresses = self._peer.addresses if self._peer else []
         reporter.update(parameters=numel, addresses=addresses, device=f"{group.size} x {group.device.type}")

@@ -275,15 +275,32 @@ async def test_a_node_that_was_put_out_of_its_session_ends(client: Client, tmp_p
 
 
 # ---------------------------------------------------------------------------------------------- the machine
+def fake_driver(folder: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the node finds in the place of nvidia-smi."""
+    driver = folder / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(says)
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+    return driver
+
+
+@produces("A GPU's memory is to be bounded, and none trains")
+async def test_a_bound_for_a_gpu_that_is_not_there_is_refused_before_anybody_is_asked(
+    volunteer: Volunteer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_driver(tmp_path, GPU_IS_LOST, monkeypatch)
+    async with running_coordinator() as coordinator:
+        code, output = await volunteer.join(coordinator.session_url, "--max-gpu-memory", "50%")
+        assert_told("A GPU's memory is to be bounded, and none trains", output, code)
+        assert coordinator.requests == []
+
+
 @produces("A GPU vanishes")
 async def test_a_gpu_that_vanishes_ends_the_join_with_what_the_driver_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = tmp_path / "bin" / "nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text(GPU_ANSWER)
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+    driver = fake_driver(tmp_path, GPU_ANSWER, monkeypatch)
     async with (
         running_coordinator() as coordinator,
         AgentProcess(tmp_path, coordinator.session_url, "endless") as agent,
@@ -302,4 +319,4 @@ async def test_a_gpu_that_vanishes_ends_the_join_with_what_the_driver_says(
 # ---------------------------------------------------------------------------------------------- the document
 def test_every_row_of_the_table_is_brought_about_here() -> None:
     assert set(ROWS) == PRODUCED
-    assert {row.code for row in ROWS.values()} == {None, 69, 74, 75, 77, 78}
+    assert {row.code for row in ROWS.values()} == {None, 2, 69, 74, 75, 77, 78}
