@@ -174,6 +174,7 @@ def status(as_json: AsJson = False) -> None:
     from node.wishes import read_standing
 
     agent = _agent()
+    warnings = _warnings(agent)
     try:
         snapshot = read_status(agent.run_dir / STATUS_FILE)
     except (OSError, ValueError) as error:
@@ -184,11 +185,25 @@ def status(as_json: AsJson = False) -> None:
     wishes, figures = read_standing(agent.run_dir), figures_of(snapshot)
     if as_json:
         facts = snapshot.model_dump(mode="json", by_alias=True) | {"figures": figures.model_dump(by_alias=True)}
-        typer.echo(json.dumps(facts | {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes]}))
+        facts |= {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes], "warnings": warnings}
+        typer.echo(json.dumps(facts))
         return
     typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot, figures)}")
     for wish in wishes:
         typer.echo(f"wanted: {wish}")
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+
+
+@app.command("sign-again")
+def sign_again() -> None:
+    """Have a wallet in a browser sign the next statement for the running node, which trains on meanwhile."""
+    import asyncio
+
+    from cotrain.paths import home_dir
+    from node import sign_again as again
+
+    asyncio.run(again.sign_again(home_dir(), _agent(), typer.echo))
 
 
 @app.command()
@@ -272,6 +287,17 @@ def _agent() -> AgentRecord:
     from node.lock import running_agent
 
     return running_agent(home_dir())
+
+
+def _warnings(agent: AgentRecord) -> list[str]:
+    """What somebody must do in the days to come for the node to go on."""
+    from cotrain.paths import home_dir
+    from cotrain.status import now
+    from node.browser import statement_end
+    from node.statement import ending_line
+
+    ends_at = statement_end(home_dir(), agent.session) if agent.asks_browser else None
+    return [line for line in [ending_line(ends_at, now())] if line]
 
 
 def _wish(wish: WishName, reason: str) -> None:

@@ -22,10 +22,11 @@ from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.admission import PEER_KEY, Admission, Place
 from node.beside import run_beside
+from node.browser import statement_end
 from node.choice import TurnedAwayError, take_part_in_best
 from node.client import CoordinatorClient, invitation_token, parse_join_url
-from node.hardware import cuda_gpus, physical_cores
 from node.gpu_memory import require_gpus
+from node.hardware import cuda_gpus, physical_cores
 from node.job import JOB_FILE
 from node.limits import limits_of, processors_line
 from node.lock import agent_lock
@@ -33,6 +34,7 @@ from node.membership import MembershipKeeper
 from node.options import JoinOptions
 from node.preflight import torch_build
 from node.spool_file import SpoolFile
+from node.statement import warn_before_end
 from node.supervisor import Supervisor, worker_command
 from node.timetable import follow_schedule, follow_use
 from node.uplink import Uplink
@@ -88,7 +90,8 @@ async def _in_session(
     async with CoordinatorClient(base_url, on_wait=display.notice) as client:
         agent = Agent(options, place, display, client, session, peer_id, run_dir, command)
         # Signals first: from the moment the lock names this process, the commands may send it one.
-        with agent.signals(), agent_lock(place.home, session=session, run_dir=run_dir):
+        asks_browser = place.wallet is None
+        with agent.signals(), agent_lock(place.home, session=session, run_dir=run_dir, asks_browser=asks_browser):
             return await agent.run()
 
 
@@ -112,7 +115,7 @@ class Agent:
         self._client = client
         self._session = session
         self._peer_id = peer_id
-        self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
+        self._limits = limits_of(options, os.sched_getaffinity(0))
         self._run_dir = run_dir
         self._command = command
         self._status: Status | None = None
@@ -177,7 +180,7 @@ class Agent:
         try:
             await run_beside(
                 self._train_and_deliver(supervisor, spool),
-                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run(), *self._timetable()],
+                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run(), *self._by_the_clock()],
             )
         finally:
             spool.close()
@@ -191,8 +194,8 @@ class Agent:
         self._display.notice(processors_line(self._options.max_cpu, processors, os.sched_getaffinity(0)))
         return self._options.threads or min(physical_cores(), len(processors))
 
-    def _timetable(self) -> list[Coroutine[Any, Any, None]]:
-        """What lets the machine rest at its times, and while it is in use."""
+    def _by_the_clock(self) -> list[Coroutine[Any, Any, None]]:
+        """What lets the machine rest at its times, and while it is in use; what warns before a statement ends."""
         assert self._wishes is not None
         schedule, minutes, wishes = self._options.schedule, self._options.when_idle, self._wishes
         following: list[Coroutine[Any, Any, None]] = []
@@ -201,6 +204,9 @@ class Agent:
         if minutes is not None:
             tell, notice = (lambda wish: wishes.set("use", wish)), self._display.notice
             following.append(follow_use(60.0 * minutes, Activity().look, tell, notice))
+        if self._place.wallet is None:
+            home, session = self._place.home, self._session
+            following.append(warn_before_end(lambda: statement_end(home, session), self._display.notice))
         return following
 
     def _adopt_last_snapshot(self, spool: SpoolFile) -> None:
