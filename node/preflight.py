@@ -32,7 +32,7 @@ from cotrain.protocol import Asset, RegisterAnswer
 from node import checks
 from node.checks import Check, Estimate, Folder
 from node.gpu_memory import GpuMemory, usable
-from node.greeting import ask_clock
+from node.greeting import NotYetValidError, ask_clock
 from node.hardware import DriverAnswer, ask_driver
 from node.supervisor import MachineError
 
@@ -240,6 +240,8 @@ async def look_at_clock(base_url: str) -> Check:
     """This machine's clock beside the coordinator's; who cannot be asked says nothing about a clock."""
     try:
         found = await ask_clock(base_url)
+    except NotYetValidError:
+        return checks.early_clock()
     except CotrainError:
         return checks.unanswered("clock", LIMIT_S)
     return checks.clock(found.ahead_s, found.doubt_s)

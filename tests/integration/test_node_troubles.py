@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import psutil
 import pytest
+from aiohttp import web
 
 from tests.integration.coordinator_fixtures import (
     Client,
@@ -27,6 +30,7 @@ from tests.integration.coordinator_fixtures import (
 from tests.integration.coordinator_fixtures import until as until_there
 from tests.integration.node_fixtures import AgentProcess, running_coordinator, until
 from tests.integration.test_node_doctor import base_of, free_port
+from tests.unit.test_coordinator_operations import make_certificate
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md"
 SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock.py")
@@ -217,6 +221,24 @@ async def test_a_clock_that_is_far_off_is_named_where_the_coordinator_would_refu
     assert_told("The clock is wrong", output, code)
     assert f" s {word} the coordinator's" in output
     assert (await get_json(client, f"/api/v1/sessions/{session}/participants"))["items"] == []
+
+
+@produces("The clock is so wrong that there is no secure connection")
+async def test_a_clock_by_which_the_certificate_does_not_hold_yet_is_named(
+    volunteer: Volunteer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = make_certificate(tmp_path / "tls", valid_from=datetime.now(UTC) + timedelta(days=2))
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.certificate))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.certificate, files.key)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        code, output = await volunteer.join(f"https://127.0.0.1:{runner.addresses[0][1]}/s/tales")
+    finally:
+        await runner.cleanup()
+    assert_told("The clock is so wrong that there is no secure connection", output, code)
 
 
 @produces("The coordinator does not answer at first contact")
