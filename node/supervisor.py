@@ -205,9 +205,7 @@ class Supervisor:
         finally:
             await end_process(process, grace_s=self.end_grace_s)
 
-    async def _start(
-        self, *options: str, stdin: int = asyncio.subprocess.DEVNULL
-    ) -> asyncio.subprocess.Process:  # fmt: skip
+    async def _start(self, *options: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
         self._rotate_log()
         with self.log_path.open("ab") as log:
             self._log_start = log.seek(0, os.SEEK_END)
