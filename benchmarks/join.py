@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -40,8 +41,9 @@ class Join:
     """One node's way to its first inner step; seconds since the command was given.
 
     Attributes:
-        process_s: until its training process ran, which comes after sign-in, preflight and assets.
-        joining_s: until that process had loaded everything and began to join the swarm.
+        process_s: until its training process had its job, which comes after sign-in, preflight and assets, and had
+            loaded what it needs, for which it was started before them.
+        joining_s: until that process had built the model and its peer, and began to join the swarm.
         step_s: until its first inner step began.
     """
 
@@ -120,6 +122,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write every join to this file, too")
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
     found = measure(arguments.times)
     for figure in figures(found):
         print(figure.line(), flush=True)

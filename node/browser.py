@@ -45,6 +45,8 @@ class Kept(CamelModel):
     peer_id: str
     participant: str
     token: str = Field(repr=False)
+    statement_expires_at: int | None = None
+    """Until when the wallet's statement holds, Unix seconds; None: kept by a version that did not note it."""
 
 
 class BrowserWallet:
@@ -58,7 +60,7 @@ class BrowserWallet:
     def __init__(self, client: CoordinatorClient, session: str, home: Path, *, notice: Callable[[str], None]):
         self._client = client
         self._session = session
-        self._path = home / FOLDER / f"{session}.json"
+        self._path = kept_path(home, session)
         self._notice = notice
         self._turn = asyncio.Lock()
 
@@ -72,6 +74,11 @@ class BrowserWallet:
         """
         async with self._turn:
             return await self._come_back(applicant) or await self._ask(applicant)
+
+    async def sign_again(self, applicant: Applicant) -> RegisterAnswer:
+        """As `register`, but the wallet is asked though its statement may still hold; the one before ends with it."""
+        async with self._turn:
+            return await self._ask(applicant)
 
     async def _come_back(self, applicant: Applicant) -> RegisterAnswer | None:
         kept = self._read(applicant.peer)
@@ -91,7 +98,7 @@ class BrowserWallet:
         answer = answer_about(self._session, await self._client.register(self._session, request, device_code))
         kept = Kept(
             coordinator=self._client.base_url, peer_id=applicant.peer.peer_id, participant=answer.participant,
-            token=answer.token,
+            token=answer.token, statement_expires_at=bond.expires_at,
         )  # fmt: skip
         replace_secret_file(self._path, kept.model_dump_json(by_alias=True).encode(), what=_WHAT)
         return answer
@@ -148,13 +155,31 @@ class BrowserWallet:
 
     def _read(self, peer: PeerSigner) -> Kept | None:
         """What was kept for this peer, session and coordinator. Raises SecretFileError."""
-        try:
-            kept = Kept.model_validate_json(read_secret_file(self._path, what=_WHAT, limit_bytes=_LIMIT_BYTES))
-        except NotFoundError:
+        kept = read_kept(self._path)
+        if kept is None or (kept.coordinator, kept.peer_id) != (self._client.base_url, peer.peer_id):
             return None
-        except ValidationError:  # its text would quote what is in the file
-            raise SecretFileError(
-                f"{_WHAT} is damaged", field=str(self._path), hint="delete it, and join again"
-            ) from None
-        is_ours = (kept.coordinator, kept.peer_id) == (self._client.base_url, peer.peer_id)
-        return kept if is_ours else None
+        return kept
+
+
+def kept_path(home: Path, session: str) -> Path:
+    """Where a session's is."""
+    return home / FOLDER / f"{session}.json"
+
+
+def read_kept(path: Path) -> Kept | None:
+    """What a wallet has let a node keep; None where none has. Raises SecretFileError."""
+    try:
+        return Kept.model_validate_json(read_secret_file(path, what=_WHAT, limit_bytes=_LIMIT_BYTES))
+    except NotFoundError:
+        return None
+    except ValidationError:  # its text would quote what is in the file
+        raise SecretFileError(f"{_WHAT} is damaged", field=str(path), hint="delete it, and join again") from None
+
+
+def statement_end(home: Path, session: str) -> float | None:
+    """When the statement ends that a wallet in a browser has signed for this session, Unix seconds; None: not known.
+
+    Raises SecretFileError.
+    """
+    kept = read_kept(kept_path(home, session))
+    return None if kept is None else kept.statement_expires_at

@@ -29,6 +29,7 @@ MUCH_CLOCK_S = 1.0
 SPARE_DISK_BYTES = 2**30
 SLOW_ANSWER_S = 2.0
 LONG_DOWNLOAD_S = 1800.0
+_SET_CLOCK = "set the clock by the network: sudo timedatectl set-ntp true"
 _UPGRADE = "run: pip install --upgrade cotrain"
 _ELSEWHERE = frozenset({"coordinator", "session", "reachable", "line"})
 
@@ -281,12 +282,19 @@ def clock(ahead_s: float, doubt_s: float) -> Check:
     word = "ahead of" if ahead_s > 0 else "behind"
     off_s = max(0.0, abs(ahead_s) - doubt_s)
     detail = f"this machine's clock is {abs(ahead_s):.1f} s {word} the coordinator's"
-    remedy = "set the clock by the network: sudo timedatectl set-ntp true"
     if off_s > MOST_CLOCK_S:
-        return Check("clock", "failed", f"{detail}; at most {MOST_CLOCK_S:.0f} s are allowed", remedy)
+        return Check("clock", "failed", f"{detail}; at most {MOST_CLOCK_S:.0f} s are allowed", _SET_CLOCK)
     if off_s > MUCH_CLOCK_S:
-        return Check("clock", "warning", detail, remedy)
+        return Check("clock", "warning", detail, _SET_CLOCK)
     return Check("clock", "ok", f"within {abs(ahead_s) + doubt_s:.1f} s of the coordinator's")
+
+
+def early_clock() -> Check:
+    """By this machine's clock the coordinator's certificate holds only later: no connection shows it the time."""
+    return Check(
+        "clock", "failed", "this machine's clock is so far behind that the coordinator's certificate does not hold yet",
+        _SET_CLOCK,
+    )  # fmt: skip
 
 
 def session(name: str, error: CotrainError | None) -> Check:

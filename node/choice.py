@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from cotrain.errors import ConflictError, CotrainError, ForbiddenError, NotFoundError
 from cotrain.protocol import Hardware
+from node.gpu_memory import GpuMemory
 from node.hardware import detect_hardware
 from node.offers import MOST_OFFERS, Offer, choice_lines, nothing_open, read_offers
 from node.sessions.api import SessionsApi
@@ -26,19 +27,22 @@ class TurnedAwayError(Exception):
         self.reason = reason
 
 
-async def ask_offers(base_url: str, notice: Callable[[str], None]) -> tuple[Hardware, list[Offer]]:
-    """This machine, and the public sessions that it can join, the best first.
+async def ask_offers(
+    base_url: str, notice: Callable[[str], None], gpu_memory: GpuMemory | None = None
+) -> tuple[Hardware, list[Offer]]:
+    """This machine, and the public sessions that it can join with so much of its GPUs, the best first.
 
     Raises UnreachableError after 5 tries, ProtocolError, and what else the coordinator answers.
     """
-    hardware = await asyncio.to_thread(detect_hardware)
+    hardware = await asyncio.to_thread(detect_hardware, gpu_memory)
     async with SessionsApi(base_url, on_wait=notice) as api:
         return hardware, read_offers(await api.open_to(hardware, most=MOST_OFFERS))
 
 
 async def take_part_in_best(
-    base_url: str, take_part: Callable[[str], Awaitable[int]], notice: Callable[[str], None]
-) -> int:
+    base_url: str, take_part: Callable[[str], Awaitable[int]], notice: Callable[[str], None],
+    gpu_memory: GpuMemory | None = None,
+) -> int:  # fmt: skip
     """What `take_part` returns for the best open session that takes this node.
 
     Args:
@@ -46,7 +50,7 @@ async def take_part_in_best(
 
     Raises NothingOpenError if there is none, and as `ask_offers` and `take_part` do.
     """
-    hardware, offers = await ask_offers(base_url, notice)
+    hardware, offers = await ask_offers(base_url, notice, gpu_memory)
     refusals: dict[str, str] = {}
     for place, offer in enumerate(offers):
         for line in choice_lines(offer, offers[place + 1 :]):

@@ -78,6 +78,10 @@ MaxCpu = Annotated[
 MaxUpload = Annotated[
     str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
 ]
+MaxGpuMemory = Annotated[
+    str | None,
+    typer.Option(metavar="AMOUNT", help="Most memory of each GPU to train with: 8GB, or a share of it: 50%."),
+]
 
 SkipPreflight = Annotated[
     bool | None,
@@ -93,7 +97,7 @@ def join(
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
     private_key_env: PrivateKeyEnv = None, browser: Browser = None, invitation: Invitation = None,
     schedule: Windows = None, when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None,
-    max_upload: MaxUpload = None, skip_preflight: SkipPreflight = None,
+    max_upload: MaxUpload = None, max_gpu_memory: MaxGpuMemory = None, skip_preflight: SkipPreflight = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -107,7 +111,7 @@ def join(
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
         "password_file": password_file, "private_key_env": private_key_env, "browser": browser,
         "invitation": invitation, "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu,
-        "max_upload": max_upload, "skip_preflight": skip_preflight,
+        "max_upload": max_upload, "max_gpu_memory": max_gpu_memory, "skip_preflight": skip_preflight,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
     joining = join_options(url, options)
@@ -123,7 +127,8 @@ def _join(options: JoinOptions, wallet: WalletOptions | None, *, as_json: bool) 
     from cotrain.display import NoticeHandler, make_display
     from cotrain.identity.wallet import open_wallet
     from cotrain.paths import SharedPaths, home_dir
-    from node.join import Place, join
+    from node.admission import Place
+    from node.join import join
     from node.wallet_cli import terminal_ask
 
     signer = None if wallet is None else open_wallet(home_dir(), wallet, ask=terminal_ask())
@@ -169,6 +174,7 @@ def status(as_json: AsJson = False) -> None:
     from node.wishes import read_standing
 
     agent = _agent()
+    warnings = _warnings(agent)
     try:
         snapshot = read_status(agent.run_dir / STATUS_FILE)
     except (OSError, ValueError) as error:
@@ -179,11 +185,25 @@ def status(as_json: AsJson = False) -> None:
     wishes, figures = read_standing(agent.run_dir), figures_of(snapshot)
     if as_json:
         facts = snapshot.model_dump(mode="json", by_alias=True) | {"figures": figures.model_dump(by_alias=True)}
-        typer.echo(json.dumps(facts | {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes]}))
+        facts |= {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes], "warnings": warnings}
+        typer.echo(json.dumps(facts))
         return
     typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot, figures)}")
     for wish in wishes:
         typer.echo(f"wanted: {wish}")
+    for warning in warnings:
+        typer.echo(f"warning: {warning}")
+
+
+@app.command("sign-again")
+def sign_again() -> None:
+    """Have a wallet in a browser sign the next statement for the running node, which trains on meanwhile."""
+    import asyncio
+
+    from cotrain.paths import home_dir
+    from node import sign_again as again
+
+    asyncio.run(again.sign_again(home_dir(), _agent(), typer.echo))
 
 
 @app.command()
@@ -267,6 +287,17 @@ def _agent() -> AgentRecord:
     from node.lock import running_agent
 
     return running_agent(home_dir())
+
+
+def _warnings(agent: AgentRecord) -> list[str]:
+    """What somebody must do in the days to come for the node to go on."""
+    from cotrain.paths import home_dir
+    from cotrain.status import now
+    from node.browser import statement_end
+    from node.statement import ending_line
+
+    ends_at = statement_end(home_dir(), agent.session) if agent.asks_browser else None
+    return [line for line in [ending_line(ends_at, now())] if line]
 
 
 def _wish(wish: WishName, reason: str) -> None:

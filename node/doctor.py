@@ -30,12 +30,12 @@ from cotrain.protocol import RegisterAnswer
 from cotrain.reachability import role_for
 from node import checks
 from node.addresses import ANY_ADDRESS, listen_host
+from node.admission import PEER_KEY
 from node.checks import Check
 from node.choice import ask_offers
 from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.greeting import greet
 from node.hardware import cuda_gpus, physical_cores
-from node.join import PEER_KEY
 from node.lock import last_agent
 from node.network import Question, find_attachment
 from node.offers import nothing_open, reason_for

@@ -15,6 +15,12 @@ from node.client import error_from_problem, failure_reason
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 _DATE_STEP_S = 1.0
 """A Date header tells whole seconds."""
+_NOT_YET_VALID = 9
+"""OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID."""
+
+
+class NotYetValidError(UnreachableError):
+    """By this machine's clock the certificate of who answers there holds only later."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ def compare_clocks(date: str, sent_at: float, answered_at: float) -> Clock:
 
 
 async def ask_clock(base_url: str) -> Clock:
-    """Raises UnreachableError, or ProtocolError if the answer has no date."""
+    """Raises UnreachableError, NotYetValidError among them, or ProtocolError if the answer has no date."""
     async with aiohttp.ClientSession(timeout=_TIMEOUT) as http:
         return await _clock(http, base_url)
 
@@ -58,6 +64,9 @@ async def _clock(http: aiohttp.ClientSession, base_url: str) -> Clock:
     try:
         async with http.get(url) as response:
             return compare_clocks(response.headers.get("Date", ""), sent_at, time.time())
+    except aiohttp.ClientConnectorCertificateError as error:
+        is_early = getattr(error.certificate_error, "verify_code", None) == _NOT_YET_VALID
+        raise (NotYetValidError if is_early else UnreachableError)(failure_reason(error), field=base_url) from error
     except (aiohttp.ClientError, TimeoutError) as error:
         raise UnreachableError(failure_reason(error), field=base_url) from error
     except ValueError as error:

@@ -10,18 +10,22 @@ from pathlib import Path
 import psutil
 
 from cotrain.protocol import Hardware
+from node.gpu_memory import GpuMemory, usable
 
 _QUERY_TIMEOUT_S = 5.0
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def detect_hardware() -> Hardware:
-    """Device, memory and processors. Blocks for up to 5 s where a GPU driver answers slowly."""
+def detect_hardware(gpu_memory: GpuMemory | None = None) -> Hardware:
+    """Device, memory and processors; of GPUs as much memory as `gpu_memory` gives.
+
+    Blocks for up to 5 s where a GPU driver answers slowly.
+    """
     gpus = cuda_gpus()
     return Hardware(
         device=(", ".join(name for name, _ in gpus) or f"cpu ({cpu_model()})")[:200],
         memory_bytes=psutil.virtual_memory().total,
-        gpu_memory_bytes=min((memory_bytes for _, memory_bytes in gpus), default=0),
+        gpu_memory_bytes=usable(gpu_memory, min((memory_bytes for _, memory_bytes in gpus), default=0)),
         cpu_count=physical_cores(),
         platform=platform.platform()[:200],
     )

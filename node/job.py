@@ -13,6 +13,9 @@ from cotrain.request import CamelModel
 from cotrain.status import read_json_object, replace_file
 from node.limits import Limits
 
+JOB_FILE = "job.json"
+"""In the run's folder."""
+
 
 class Job(CamelModel):
     """One participant's work in a session. All paths are absolute."""

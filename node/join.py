@@ -1,4 +1,4 @@
-"""The agent behind `cotrain node join`: registers, fetches what the run needs, trains, streams, leaves."""
+"""The agent behind `cotrain node join`: gets into a session, trains, streams, leaves."""
 
 from __future__ import annotations
 
@@ -8,58 +8,41 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cotrain.display import Display, summary_line
 from cotrain.errors import CotrainError, InvalidRequestError
-from cotrain.identity.challenge import Signer
 from cotrain.membership.document import MembershipDocument
-from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
-from cotrain.peer_key import PeerSigner, load_or_create_peer_key
+from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE
+from cotrain.peer_key import load_or_create_peer_key
 from cotrain.protocol import RegisterAnswer
-from cotrain.reachability import Attachment, role_for
 from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
-from node.addresses import listen_host
+from node.admission import PEER_KEY, Admission, Place
 from node.beside import run_beside
-from node.browser import BrowserWallet
-from node.checks import line_of
-from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
+from node.browser import statement_end
+from node.choice import TurnedAwayError, take_part_in_best
 from node.client import CoordinatorClient, invitation_token, parse_join_url
+from node.gpu_memory import require_gpus
 from node.hardware import cuda_gpus, physical_cores
-from node.job import Job, write_job
+from node.job import JOB_FILE
 from node.limits import limits_of, processors_line
 from node.lock import agent_lock
 from node.membership import MembershipKeeper
-from node.network import Question, find_attachment
 from node.options import JoinOptions
-from node.preflight import SKIP, Subject, preflight, refusal
-from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
-from node.registration import Applicant, register
+from node.preflight import torch_build
 from node.spool_file import SpoolFile
+from node.statement import warn_before_end
 from node.supervisor import Supervisor, worker_command
 from node.timetable import follow_schedule, follow_use
 from node.uplink import Uplink
 from node.wishes import Wishes
 
-PEER_KEY = "peer.key"
-JOB_FILE = "job.json"
 _DRAIN_S = 15.0
 _LEAVE_DRAIN_S = 5.0
-_LEAVE_CALL_S = 5.0
 _LEAVE_LIMIT_S = 60.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an agent keeps its things, and the wallet that it signs with; None: one in a browser elsewhere."""
-
-    home: Path
-    shared: SharedPaths
-    wallet: Signer | None
 
 
 async def join(
@@ -88,7 +71,7 @@ async def join(
                 "an invitation is for one session, and the address names none", field="--invitation",
                 hint=f"give the session's address: {base_url}/s/<session>",
             )  # fmt: skip
-        return await take_part_in_best(base_url, take_part, display.notice)
+        return await take_part_in_best(base_url, take_part, display.notice, options.max_gpu_memory)
     try:
         return await take_part(session)
     except TurnedAwayError as error:
@@ -107,7 +90,8 @@ async def _in_session(
     async with CoordinatorClient(base_url, on_wait=display.notice) as client:
         agent = Agent(options, place, display, client, session, peer_id, run_dir, command)
         # Signals first: from the moment the lock names this process, the commands may send it one.
-        with agent.signals(), agent_lock(place.home, session=session, run_dir=run_dir):
+        asks_browser = place.wallet is None
+        with agent.signals(), agent_lock(place.home, session=session, run_dir=run_dir, asks_browser=asks_browser):
             return await agent.run()
 
 
@@ -126,15 +110,12 @@ class Agent:
         command: Callable[[Path], list[str]],
     ):
         self._options = options
-        self._invitation = invitation_token(options.invitation, options.url)
         self._place = place
         self._display = display
         self._client = client
         self._session = session
         self._peer_id = peer_id
-        self._browser = BrowserWallet(client, session, place.home, notice=display.notice)
-        self._role = role_for("direct")
-        self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
+        self._limits = limits_of(options, os.sched_getaffinity(0))
         self._run_dir = run_dir
         self._command = command
         self._status: Status | None = None
@@ -143,8 +124,13 @@ class Agent:
         self._wishes: Wishes | None = None
         self._supervisor: Supervisor | None = None
         self._uplink: Uplink | None = None
+        self._spool: SpoolFile | None = None
+        self._admission = Admission(
+            options, place, client, session, run_dir, limits=self._limits, notice=display.notice,
+            took=lambda document: self._keeper.took(document),
+        )  # fmt: skip
         self._keeper = MembershipKeeper(
-            run_dir / MEMBERSHIP_FILE, renew=self._renew, register=self._register,
+            run_dir / MEMBERSHIP_FILE, renew=self._renew, register=self._admission.register,
             heard_at=lambda: self._uplink.heard_at if self._uplink else 0.0,
         )  # fmt: skip
 
@@ -163,98 +149,28 @@ class Agent:
     async def _take_part(self) -> None:
         owner = "a wallet in a browser" if self._place.wallet is None else self._place.wallet.account
         self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {owner}")
-        if self._options.host is not None:  # what is no address is refused before anybody is asked
-            listen_host(self._options.host, self._client.base_url)
-        try:
-            answer = await self._register()
-        except REFUSALS as error:
-            raise TurnedAwayError(error) from error
-        # only now: a coordinator's name that is not known yet is asked for again like one that does not answer
-        host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
-        await self._preflight(answer, host)
-        answer, attachment = await self._attach(answer, host)
-        gpus = len(await asyncio.to_thread(cuda_gpus))
-        assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
-        job = Job(
-            session=self._session,
-            peer_id=self._peer_id,
-            name=self._options.name,
-            identity_path=self._place.home / PEER_KEY,
-            config_path=write_config(answer, self._place.shared),
-            shared=self._place.shared.root,
-            membership_path=self._run_dir / MEMBERSHIP_FILE,
-            run_dir=self._run_dir,
-            initial_peers=answer.initial_peers,
-            dataset_path=assets[TRAIN_ASSET],
-            source_path=assemble_model(assets, "source", self._run_dir),
-            teacher_path=assemble_model(assets, "teacher", self._run_dir),
-            host=host,
-            port=attachment.port,
-            connection=attachment.connection,
-            processes=self._options.processes or gpus or 1,
-            limits=self._limits,
-        )
-        write_job(self._run_dir / JOB_FILE, job)
-        await self._train(answer, gpus)
-
-    async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
-        """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
-        found = await preflight(
-            Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
-        )
-        for check in found:
-            if check.state != "ok":
-                self._display.notice(line_of(check))
-        if (trouble := refusal(found)) is not None:
-            if self._options.skip_preflight:
-                self._display.notice(f"training all the same: {SKIP}")
-                return
-            await self._say_leave(answer.participant, answer.token)
-            raise trouble
-
-    async def _attach(self, answer: RegisterAnswer, host: str) -> tuple[RegisterAnswer, Attachment]:
-        """Find out how others can connect to this machine, and register again if that asks for another role."""
-        attachment = await find_attachment(
-            Question(
-                session=self._session,
-                host=host,
-                port=self._options.port,
-                initial_peers=answer.initial_peers,
-                identity_path=self._place.home / PEER_KEY,
-                membership_path=self._run_dir / MEMBERSHIP_FILE,
-            )
-        )
-        if attachment.notice:
-            self._display.notice(attachment.notice)
-        if (role := role_for(attachment.connection)) != self._role:
-            self._role = role
-            answer = await self._register()
-        return answer, attachment
-
-    async def _register(self) -> RegisterAnswer:
-        """Be let into the session by the wallet: the sign-in ends with it, a person is asked only if there is need."""
-        applicant = Applicant(
-            PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
-            invitation=self._invitation,
+        gpus = await asyncio.to_thread(cuda_gpus)
+        if (bound := self._limits.gpu_memory) is not None:
+            require_gpus(bound, gpus, torch_build()[1])
+        processes = self._options.processes or len(gpus) or 1
+        supervisor = Supervisor(
+            self._command(self._run_dir / JOB_FILE), self._run_dir,
+            threads=self._threads(), gpus=len(gpus), on_exit=self._take_final_snapshot,
         )  # fmt: skip
-        if (wallet := self._place.wallet) is None:
-            answer = await self._browser.register(applicant)
-        else:
-            answer = await register(self._client, self._session, applicant, wallet, notice=self._display.notice)
-        self._keeper.took(answer.membership)
-        return answer
+        try:
+            if processes == 1:  # else it only starts others, which load for themselves
+                await supervisor.prepare(self._limits)
+            await self._train(await self._admission.enter(self._peer_id, processes), supervisor)
+        finally:
+            await supervisor.dismiss()
 
     async def _renew(self) -> MembershipDocument:
         assert self._uplink is not None
         return await self._client.renew(self._session, *self._uplink.credentials)
 
-    async def _train(self, answer: RegisterAnswer, gpus: int) -> None:
-        spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
+    async def _train(self, answer: RegisterAnswer, supervisor: Supervisor) -> None:
+        self._spool = spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
         self._adopt_last_snapshot(spool)
-        supervisor = Supervisor(
-            self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(), gpus=gpus, on_exit=lambda: self._take_final_snapshot(spool),
-        )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)
         self._uplink = uplink = Uplink(
@@ -264,12 +180,12 @@ class Agent:
         try:
             await run_beside(
                 self._train_and_deliver(supervisor, spool),
-                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run(), *self._timetable()],
+                [spool.flush_forever(), uplink.run(), self._follow(spool), self._keeper.run(), *self._by_the_clock()],
             )
         finally:
             spool.close()
         if self._left_by is not None:
-            await self._say_leave(*uplink.credentials)
+            await self._admission.say_leave(*uplink.credentials)
 
     def _threads(self) -> int:
         """Arithmetic threads of the training process: no more than processors, unless the volunteer says so."""
@@ -278,8 +194,8 @@ class Agent:
         self._display.notice(processors_line(self._options.max_cpu, processors, os.sched_getaffinity(0)))
         return self._options.threads or min(physical_cores(), len(processors))
 
-    def _timetable(self) -> list[Coroutine[Any, Any, None]]:
-        """What lets the machine rest at its times, and while it is in use."""
+    def _by_the_clock(self) -> list[Coroutine[Any, Any, None]]:
+        """What lets the machine rest at its times, and while it is in use; what warns before a statement ends."""
         assert self._wishes is not None
         schedule, minutes, wishes = self._options.schedule, self._options.when_idle, self._wishes
         following: list[Coroutine[Any, Any, None]] = []
@@ -288,6 +204,9 @@ class Agent:
         if minutes is not None:
             tell, notice = (lambda wish: wishes.set("use", wish)), self._display.notice
             following.append(follow_use(60.0 * minutes, Activity().look, tell, notice))
+        if self._place.wallet is None:
+            home, session = self._place.home, self._session
+            following.append(warn_before_end(lambda: statement_end(home, session), self._display.notice))
         return following
 
     def _adopt_last_snapshot(self, spool: SpoolFile) -> None:
@@ -327,27 +246,19 @@ class Agent:
             spool.add_status(status)
             self._display.show(status)
 
-    def _take_final_snapshot(self, spool: SpoolFile) -> None:
+    def _take_final_snapshot(self) -> None:
         """The watcher is a few milliseconds behind: what the process wrote last is read here."""
+        assert self._spool is not None
         try:
-            self._take(read_status(self._run_dir / STATUS_FILE), spool)
+            self._take(read_status(self._run_dir / STATUS_FILE), self._spool)
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
             self._display.notice(f"the last snapshot cannot be read: {error}")
 
-    async def _say_leave(self, participant: str, token: str) -> None:
-        """End the participant's token; not where a person would have to be asked for the next one."""
-        if self._place.wallet is None:
-            return
-        try:
-            await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
-        except (CotrainError, TimeoutError) as error:
-            self._display.notice(f"the coordinator could not be told that this node left: {error}")
-
     # -------------------------------------------------------------------------------------------- wishes
     async def _reauthorize(self) -> tuple[str, str]:
-        answer = await self._register()
+        answer = await self._admission.register()
         return answer.participant, answer.token
 
     def _on_remote_wish(self, wish: WishName, reason: str) -> None:

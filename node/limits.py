@@ -11,6 +11,8 @@ from typing import Annotated
 from pydantic import Field
 
 from cotrain.request import CamelModel
+from node.gpu_memory import GpuMemory
+from node.options import JoinOptions
 
 _AUTOGROUP = Path("/proc/self/autogroup")
 
@@ -26,12 +28,16 @@ class Limits(CamelModel):
     """Numbers of the processors to run on; None: all that the agent may use."""
     upload_bytes_per_s: Annotated[int, Field(ge=1)] | None = None
     """What its peer sends of parts, averages and states; None: what the line carries."""
+    gpu_memory: GpuMemory | None = None
+    """What each training process allocates on its GPU; None: all that there is."""
 
 
-def limits_of(nice: int, max_cpu: int | None, max_upload: int | None, available: Collection[int]) -> Limits:
-    """What `--nice`, `--max-cpu` (percent) and `--max-upload` (bytes a second) come to on these processors."""
-    processors = None if max_cpu is None else processors_for(max_cpu, available)
-    return Limits(nice=nice, processors=processors, upload_bytes_per_s=max_upload)
+def limits_of(options: JoinOptions, available: Collection[int]) -> Limits:
+    """What the options come to on these processors."""
+    return Limits(
+        nice=options.nice, upload_bytes_per_s=options.max_upload, gpu_memory=options.max_gpu_memory,
+        processors=None if options.max_cpu is None else processors_for(options.max_cpu, available),
+    )  # fmt: skip
 
 
 def processors_for(percent: int, available: Collection[int]) -> list[int]:

@@ -27,6 +27,8 @@ class AgentRecord(CamelModel):
     session: str
     run_dir: Path
     """Where its training process keeps `status.json`."""
+    asks_browser: bool = False
+    """Whether it takes part by a wallet in a browser elsewhere."""
 
     def is_alive(self) -> bool:
         """Whether that very process still runs."""
@@ -62,11 +64,14 @@ def running_agent(home: Path) -> AgentRecord:
 
 
 @contextmanager
-def agent_lock(home: Path, *, session: str, run_dir: Path) -> Iterator[None]:
+def agent_lock(home: Path, *, session: str, run_dir: Path, asks_browser: bool = False) -> Iterator[None]:
     """Be this home folder's agent, in place of a dead one. Raises ConflictError that names the pid."""
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home / AGENT_FILE
-    mine = AgentRecord(pid=os.getpid(), start_time=psutil.Process().create_time(), session=session, run_dir=run_dir)
+    mine = AgentRecord(
+        pid=os.getpid(), start_time=psutil.Process().create_time(), session=session, run_dir=run_dir,
+        asks_browser=asks_browser,
+    )  # fmt: skip
     with (home / ".agent.lock").open("ab") as file:
         # Held only while the file is read and written, so that of two agents started at once one is refused.
         fcntl.flock(file, fcntl.LOCK_EX)

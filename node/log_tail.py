@@ -13,7 +13,7 @@ from watchfiles import watch
 from cotrain.errors import NotFoundError
 from cotrain.paths import SharedPaths
 from cotrain.peer_key import PeerSigner
-from node.join import PEER_KEY
+from node.admission import PEER_KEY
 from node.lock import read_agent
 from node.supervisor import LOG_NAME
 

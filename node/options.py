@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from cotrain.config import explain_problem
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.sections import Section
+from node.gpu_memory import GpuMemory, parse_gpu_memory
 from node.schedule import Schedule, parse_schedule
 from node.units import parse_rate
 
@@ -40,6 +41,7 @@ class NodeOptions(Section):
     nice: Annotated[int, Field(ge=0, le=19)] | None = None
     max_cpu: Annotated[int, Field(ge=1, le=100)] | None = None
     max_upload: str | None = None
+    max_gpu_memory: str | None = None
     skip_preflight: bool | None = None
 
 
@@ -128,6 +130,8 @@ class JoinOptions:
     """Percent of this machine's processors that it may use; None: all."""
     max_upload: int | None = None
     """What its peer may send, bytes a second; None: what the line carries."""
+    max_gpu_memory: GpuMemory | None = None
+    """What may be used of each GPU's memory; None: all."""
     skip_preflight: bool = False
     """Whether it trains whatever its preflight finds."""
 
@@ -142,12 +146,13 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
             "goes with neither a keystore nor a private key", field=f"{place}browser" if place else "--browser",
             hint="give one of them",
         )  # fmt: skip
-    rate = options.max_upload
+    rate, memory = options.max_upload, options.max_gpu_memory
     return JoinOptions(
         url=url, name=options.name or "", host=options.host, port=options.port or 0, threads=options.threads,
         processes=options.processes, invitation=options.invitation or "",
         schedule=parse_schedule(options.schedule, field=f"{place}schedule"),
         when_idle=options.when_idle, nice=options.nice or 0,
         max_cpu=options.max_cpu, max_upload=None if rate is None else parse_rate(rate, field=f"{place}max_upload"),
+        max_gpu_memory=None if memory is None else parse_gpu_memory(memory, field=f"{place}max_gpu_memory"),
         skip_preflight=options.skip_preflight or False,
     )  # fmt: skip

@@ -31,7 +31,8 @@ from cotrain.process import SHARED_MEMORY
 from cotrain.protocol import Asset, RegisterAnswer
 from node import checks
 from node.checks import Check, Estimate, Folder
-from node.greeting import ask_clock
+from node.gpu_memory import GpuMemory, usable
+from node.greeting import NotYetValidError, ask_clock
 from node.hardware import DriverAnswer, ask_driver
 from node.supervisor import MachineError
 
@@ -52,6 +53,7 @@ class Subject:
         host, port: where the peer would listen; port 0: any free one.
         base_url: of the coordinator, None: without one.
         answer: what the session has let this node in with, None: without one.
+        gpu_memory: what the node gives of its GPUs, None: all.
     """
 
     home: Path
@@ -60,6 +62,7 @@ class Subject:
     port: int
     base_url: str | None = None
     answer: RegisterAnswer | None = None
+    gpu_memory: GpuMemory | None = None
 
 
 async def preflight(subject: Subject) -> list[Check]:
@@ -177,7 +180,8 @@ async def _look_at_memory(subject: Subject, driver: asyncio.Future[DriverAnswer]
     need, unknown = await asyncio.to_thread(memory_needed, subject.answer, len(gpus))
     machine = psutil.virtual_memory()
     smallest = min((memory_bytes for _, memory_bytes in gpus), default=0)
-    return checks.memory(need, machine.total, machine.available, gpu_bytes=smallest or None, unknown=unknown)
+    gpu_bytes = usable(subject.gpu_memory, smallest) or None
+    return checks.memory(need, machine.total, machine.available, gpu_bytes=gpu_bytes, unknown=unknown)
 
 
 def memory_needed(answer: RegisterAnswer | None, gpus: int) -> tuple[MemoryEstimate | None, str]:
@@ -236,6 +240,8 @@ async def look_at_clock(base_url: str) -> Check:
     """This machine's clock beside the coordinator's; who cannot be asked says nothing about a clock."""
     try:
         found = await ask_clock(base_url)
+    except NotYetValidError:
+        return checks.early_clock()
     except CotrainError:
         return checks.unanswered("clock", LIMIT_S)
     return checks.clock(found.ahead_s, found.doubt_s)

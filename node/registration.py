@@ -15,6 +15,7 @@ from cotrain.peer_key import PeerSigner
 from cotrain.protocol import RegisterAnswer, RegisterRequest
 from cotrain.status import now
 from node.client import CoordinatorClient
+from node.gpu_memory import GpuMemory
 from node.hardware import detect_hardware
 
 
@@ -26,16 +27,19 @@ class Applicant:
         role: what the peer asks to be.
         name: what others see of it.
         invitation: token for a private session.
+        gpu_memory: what it gives of its GPUs; None: all.
     """
 
     peer: PeerSigner
     role: Role
     name: str = ""
     invitation: str | None = field(default=None, repr=False)
+    gpu_memory: GpuMemory | None = None
 
     async def description(self) -> dict[str, Any]:
         """The fields of a registration, or of a return, that say what this node is."""
-        return {"name": self.name, "role": self.role, "hardware": await asyncio.to_thread(detect_hardware)}
+        hardware = await asyncio.to_thread(detect_hardware, self.gpu_memory)
+        return {"name": self.name, "role": self.role, "hardware": hardware}
 
     async def request(self, bond: Bond) -> RegisterRequest:
         """The registration with the wallet's statement."""

@@ -17,6 +17,7 @@ from cotrain.process import child_environment, end_process, python_command
 from cotrain.status import read_status
 from node.backoff import Backoff
 from node.hardware import DriverAnswer, ask_driver
+from node.limits import Limits
 
 RESTART_BACKOFF = Backoff(first_s=0.5, most_s=30.0)
 CRASH_LOOP_EXITS = 5
@@ -95,6 +96,11 @@ def worker_command(job: Path) -> list[str]:
     return python_command("node.worker", "--job", str(job))
 
 
+STANDBY = "--standby"
+"""Option of that process, behind which its Limits stand as JSON: it loads what it needs, and begins when it is told to
+by a line on its standard input."""
+
+
 class Supervisor:
     """Keeps one training process running.
 
@@ -116,6 +122,7 @@ class Supervisor:
         self._threads = threads
         self._backoff = backoff
         self._gpus = gpus
+        self._standby: asyncio.subprocess.Process | None = None
         self._log_start = 0
         self._started_at = 0.0
         self._stop_wished = asyncio.Event()
@@ -128,6 +135,22 @@ class Supervisor:
             self._stop_wished.set()
         else:
             self._stop_wished.clear()
+
+    async def prepare(self, limits: Limits) -> None:
+        """Start the first process before there is a job for it: it loads what it needs, and `run` begins it.
+
+        Whoever calls this calls `dismiss` in the end.
+        """
+        self._standby = await self._start(STANDBY, limits.model_dump_json(by_alias=True), stdin=asyncio.subprocess.PIPE)
+
+    async def dismiss(self) -> None:
+        """End a process that was prepared and never begun."""
+        if (process := self._take_standby()) is not None:
+            await end_process(process, grace_s=0.0)
+
+    def _take_standby(self) -> asyncio.subprocess.Process | None:
+        process, self._standby = self._standby, None
+        return process
 
     async def run(self) -> None:
         """Until the run has finished. Cancelling it ends the process within `end_grace_s`.
@@ -169,19 +192,28 @@ class Supervisor:
         """One process from start to exit; its exit code."""
         if self._stop_wished.is_set():
             return 0
-        self._rotate_log()
         self._started_at = time.time()
-        with self.log_path.open("ab") as log:
-            self._log_start = log.seek(0, os.SEEK_END)
-            process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                env=child_environment(OMP_NUM_THREADS=str(self._threads), PYTHONUNBUFFERED="1"),
-                start_new_session=True,  # Ctrl-C in the terminal is the agent's to handle
-            )  # fmt: skip
+        process = self._take_standby()
+        if process is None:
+            process = await self._start()
+        else:
+            assert process.stdin is not None
+            process.stdin.write(b"\n")  # one that has ended meanwhile does not read it: its exit code says so
+            process.stdin.close()
         try:
             return await process.wait()
         finally:
             await end_process(process, grace_s=self.end_grace_s)
+
+    async def _start(self, *options: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
+        self._rotate_log()
+        with self.log_path.open("ab") as log:
+            self._log_start = log.seek(0, os.SEEK_END)
+            return await asyncio.create_subprocess_exec(
+                *self._command, *options, stdin=stdin, stdout=log, stderr=log,
+                env=child_environment(OMP_NUM_THREADS=str(self._threads), PYTHONUNBUFFERED="1"),
+                start_new_session=True,  # Ctrl-C in the terminal is the agent's to handle
+            )  # fmt: skip
 
     def _rotate_log(self) -> None:
         if self.log_path.exists() and self.log_path.stat().st_size > _MAX_LOG_BYTES:

@@ -13,12 +13,17 @@ _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20,
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?) ?([kmg]i?)?b?", re.IGNORECASE)
 
 
+def parse_size(text: str) -> int | None:
+    """`2MB`, `1.5 MiB` or `500k` -> bytes; None for what is no size."""
+    match = _SIZE.fullmatch(text.strip())
+    return None if match is None else round(float(match[1]) * _FACTORS[(match[2] or "").lower()])
+
+
 def parse_rate(text: str, *, field: str) -> int:
     """`2MB`, `1.5 MiB/s` or `500kB` -> bytes a second. Raises InvalidRequestError, in which `field` stands."""
-    match = _SIZE.fullmatch(text.strip().removesuffix("/s"))
-    if match is None:
+    rate = parse_size(text.strip().removesuffix("/s"))
+    if rate is None:
         raise InvalidRequestError(f"{text!r} is no rate", field=field, hint="bytes a second, for example 500kB or 2MB")
-    rate = round(float(match[1]) * _FACTORS[(match[2] or "").lower()])
     if rate < LEAST_UPLOAD_BYTES_PER_S:
         raise InvalidRequestError(
             f"{text!r} is too little to take part in rounds", field=field,

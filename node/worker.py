@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,14 @@ from cotrain.process import bind_future_children, bind_to_parent
 from cotrain.status import Control, State, TrainingStopped, WishName, write_control
 from cotrain.train.launch import in_launch, is_first_rank, launch, leave, run_rank
 from cotrain.train.reporter import StatusReporter
+from node.gpu_memory import OPTION, GpuMemory
 from node.job import Job, read_job
-from node.limits import apply_limits
+from node.limits import Limits, apply_limits
+from node.supervisor import STANDBY, MachineError
 
 if TYPE_CHECKING:
+    import torch
+
     from cotrain.swarm.peer import SwarmPeer
     from cotrain.train.fragments import Fragments
 
@@ -41,7 +47,11 @@ def main() -> int:
     """Run the job, in several processes where the machine has several devices; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m node.worker", description=__doc__)
     parser.add_argument("--job", type=Path, required=True)
-    path = parser.parse_args().job
+    parser.add_argument(STANDBY, type=Limits.model_validate_json, metavar="LIMITS", help="wait for the job's file")
+    arguments = parser.parse_args()
+    if arguments.standby is not None and not stand_by(arguments.standby):
+        return 0
+    path = arguments.job
     job = read_job(path)
     apply_limits(job.limits)
     config = with_local_models(load_config(job.config_path), job)
@@ -50,6 +60,27 @@ def main() -> int:
         bind_to_parent()
         return launch("node.worker", ["--job", str(path)], processes=ranks)
     return run_rank(lambda: _train(job, config))
+
+
+def stand_by(limits: Limits) -> bool:
+    """Load what a run needs, then wait for the agent's word that there is a job; False if there is none after all."""
+    bind_to_parent()
+    apply_limits(limits)
+    load()
+    return bool(sys.stdin.buffer.readline())
+
+
+def load() -> None:
+    """Load what takes seconds: torch, transformers and hivemind."""
+    gc.disable()  # what is loaded stays; to look through it again and again takes a good part of the time
+    try:
+        import cotrain.swarm.peer
+        import cotrain.train.model
+        import cotrain.train.tasks.registry
+        import cotrain.train.trainer  # noqa: F401
+    finally:
+        gc.enable()
+    gc.freeze()
 
 
 def ranks_for(batch_size: int, processes: int) -> int:
@@ -68,6 +99,7 @@ def _train(job: Job, config: RunConfig) -> int:
     reporter.flush()
     exit_code = 0
     try:
+        load()
         run = _Run(job, config, reporter)
         # hivemind ignores SIGINT while it starts; from here on both signals mean a polite end
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,11 +130,24 @@ def with_local_models(config: RunConfig, job: Job) -> RunConfig:
     return config.model_copy(update={"model": model, "distillation": distillation})
 
 
+def bound_gpu_memory(device: torch.device, limit: GpuMemory) -> None:
+    """Let this process allocate no more than that on its GPU. Raises MachineError where it trains on none."""
+    import torch
+
+    if device.type != "cuda":
+        raise MachineError(
+            f"the memory of a GPU is limited, and torch trains on {device.type}", field=OPTION,
+            hint="see what cotrain node doctor says of torch and the GPU, or leave it out",
+        )  # fmt: skip
+    total_bytes = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    torch.cuda.set_per_process_memory_fraction(limit.of(total_bytes) / total_bytes)
+
+
 class _Run:
     """Model, data, swarm and trainer of one job; in a rank but the first, without a peer of its own."""
 
     def __init__(self, job: Job, config: RunConfig, reporter: StatusReporter):
-        # torch and hivemind take seconds to load: only once the process is bound to its parent and has reported
+        # here, and not above: the process is bound to its parent and has reported before it loads for seconds
         from cotrain.train.data.samples import SampleFile, TaskDataset
         from cotrain.train.distill import load_teacher
         from cotrain.train.fragments import Fragments
@@ -124,6 +169,8 @@ class _Run:
         self._peer = self._join(job, config, numel, len(dataset), fragments) if is_first_rank() else None
         # only now: it starts threads and touches the GPU, and the swarm has forked
         self._group = group = ParallelGroup.from_environment()
+        if job.limits.gpu_memory is not None:
+            bound_gpu_memory(group.device, job.limits.gpu_memory)
         reporter.start()
         addresses = self._peer.addresses if self._peer else []
         reporter.update(parameters=numel, addresses=addresses, device=f"{group.size} x {group.device.type}")

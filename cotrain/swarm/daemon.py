@@ -109,6 +109,34 @@ def extra_flags(flags: dict[str, Any]) -> Iterator[None]:
         P2P._make_process_args = staticmethod(make)  # type: ignore[method-assign]
 
 
+@contextmanager
+def ending_with_daemon() -> Iterator[None]:
+    """While entered, a process that is forked ends with the p2pd that it starts, from that one's first moment on.
+
+    Without it, it would wait for ever for the answers that hivemind has asked it for, or answer from its own memory.
+    """
+    read = P2P._read_outputs
+
+    async def read_and_watch(p2p: P2P, ready: asyncio.Future[None]) -> None:
+        # held, as a task that nobody holds may be collected
+        p2p.end_with_daemon = asyncio.create_task(_end_with_daemon(p2p, ready))
+        await read(p2p, ready)
+
+    P2P._read_outputs = read_and_watch  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        P2P._read_outputs = read  # type: ignore[method-assign]
+
+
+async def _end_with_daemon(p2p: P2P, ready: asyncio.Future[None]) -> None:
+    """`ready`: whether it has started, or why it has not, which hivemind raises."""
+    await p2p._child.wait()
+    has_started = ready.done() and not ready.cancelled() and ready.exception() is None
+    if has_started and p2p.is_alive:  # nobody has asked it to shut down
+        os._exit(LOST_DAEMON_EXIT)
+
+
 def start_dht(
     *, host: str, port: int, initial_peers: Sequence[str], identity_path: Path, connection: Connection = "direct",
     is_relay: bool = False,
@@ -122,7 +150,7 @@ def start_dht(
     )
     open_mailbox()
     try:
-        with extra_flags(flags):
+        with extra_flags(flags), ending_with_daemon():
             dht = DHT(
                 start=True, await_ready=False, initial_peers=list(initial_peers), identity_path=str(identity_path),
                 # whoever starts this process holds a lock on the identity; hivemind's own check starts a second p2pd
@@ -133,24 +161,12 @@ def start_dht(
                 startup_timeout=DAEMON_TIMEOUT_S, **arguments,
             )  # fmt: skip
         await_start(dht, dht._ready, START_TIMEOUT_S)
-        ask(dht, _end_with_daemon)
         # hivemind asks for these when they are needed, and would wait for ever
         dht._peer_id, dht._client_mode = ask(dht, DHT._get_peer_id), ask(dht, DHT._get_client_mode)
     except Exception as error:
         reached = f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
         raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
     return dht
-
-
-async def _end_with_daemon(_dht: DHT, node: DHTNode) -> None:
-    """In the DHT's process. Without its daemon it would go on answering, from its own memory."""
-
-    async def end() -> None:
-        await node.p2p._child.wait()
-        if node.is_alive:  # nobody has asked it to shut down
-            os._exit(LOST_DAEMON_EXIT)
-
-    node.p2p.end_with_daemon = asyncio.create_task(end())  # a task that nobody holds may be collected
 
 
 def ask(dht: DHT, question: Callable[[DHT, DHTNode], Awaitable[Any]]) -> Any:

@@ -9,7 +9,8 @@ from cotrain.display import PlainDisplay
 from cotrain.errors import CotrainError
 from cotrain.identity.wallet import WalletOptions, open_wallet
 from cotrain.paths import SharedPaths, home_dir
-from node.join import Place, join
+from node.admission import Place
+from node.join import join
 from node.options import join_options, over, read_node_file
 from tests.integration.node_fixtures import worker_argv
 

@@ -14,7 +14,8 @@ from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.process import bind_to_parent
 from cotrain.status import Record, Status, now, read_control, replace_file, write_status
 from node.job import Job, read_job
-from node.limits import apply_limits
+from node.limits import Limits, apply_limits
+from node.supervisor import STANDBY
 
 STEPS = 40
 
@@ -58,7 +59,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--job", type=Path, required=True)
     parser.add_argument("--mode", default="complete")
+    parser.add_argument(STANDBY, type=Limits.model_validate_json)
     arguments = parser.parse_args()
+    if arguments.standby is not None and not sys.stdin.readline():
+        return 0
     job = read_job(arguments.job)
     apply_limits(job.limits)
     assert job.dataset_path.is_file()

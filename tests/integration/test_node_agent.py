@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from cotrain.membership.document import certificate_of, read_membership
 from cotrain.protocol import Goodbye, StatusMessage
@@ -19,6 +20,7 @@ from tests.integration.node_fixtures import (
     running_coordinator,
     until,
 )
+from tests.system import assert_gone
 
 
 async def cotrain(agent: AgentProcess, *arguments: str) -> tuple[int, str]:
@@ -201,6 +203,22 @@ async def test_preparing_session_is_waited_for_with_a_visible_line(tmp_path: Pat
             assert await agent.wait() == 0
             assert agent.output.count(b"waiting for the session's data") == 2
             assert coordinator.requests.count("register") == 3
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+async def test_an_agent_that_ends_while_it_waits_takes_the_process_along_that_it_has_prepared(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    async with running_coordinator() as coordinator:
+        coordinator.preparing = 10**6
+        async with AgentProcess(tmp_path, coordinator.session_url, "complete") as agent:
+            assert agent.process is not None
+            me = psutil.Process(agent.process.pid)
+            await until(lambda: coordinator.requests and me.children(), what="the prepared process")
+            (prepared,) = me.children()
+            agent.send(number)
+            assert await agent.wait() == code
+            assert_gone([prepared])
 
 
 async def test_wrong_session_is_a_clear_error(tmp_path: Path) -> None:

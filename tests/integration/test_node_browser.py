@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from cotrain.errors import CotrainError, NotAuthorizedError
+from cotrain.errors import CotrainError, NotAuthorizedError, NotFoundError
 from cotrain.identity.secret_files import SecretFileError
+from cotrain.membership.bond import LONGEST_BOND_S
 from cotrain.membership.certificate import Role
-from cotrain.membership.document import certificate_of
+from cotrain.membership.document import certificate_of, write_membership
+from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE
 from cotrain.peer_key import PeerSigner
 from cotrain.protocol import LinkAnswer, LinkRequest, RegisterAnswer
-from node.browser import FOLDER, BrowserWallet
+from cotrain.status import now, write_status
+from node.admission import PEER_KEY
+from node.browser import FOLDER, BrowserWallet, Kept, statement_end
 from node.client import CoordinatorClient
+from node.job import JOB_FILE, Job, write_job
+from node.lock import agent_lock
 from node.registration import Applicant
 from tests.integration.coordinator_fixtures import (
     STRANGER,
@@ -33,8 +42,9 @@ from tests.integration.coordinator_fixtures import (
     until,
     waiting_session,
 )
-from tests.integration.node_fixtures import make_peer
+from tests.integration.node_fixtures import make_peer, make_status
 
+LIMIT_S = 30.0
 CODE = re.compile(r"type ([A-Z]{4}-[A-Z]{4}) there")
 
 
@@ -138,6 +148,7 @@ async def test_the_wallet_is_asked_once_and_the_node_comes_back_by_itself(client
     assert node.lines[1] == f"{account} has signed: this node takes part for it"
     assert certificate_of(answer.membership).account == account
     assert stat.S_IMODE(node.kept.stat().st_mode) == 0o600
+    assert statement_end(node.home, node.session) == pytest.approx(now() + LONGEST_BOND_S, abs=60.0)
     for secret in (answer.token, node.client.links[0].device_code):
         assert secret not in repr(node.lines)
 
@@ -219,3 +230,83 @@ async def test_a_damaged_file_is_named_and_not_quoted(client: Client, node: Node
         await node.register()
     assert caught.value.field == str(node.kept)
     assert "half of" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------- before it ends
+@contextmanager
+def agent_of(node: Node, answer: RegisterAnswer, folder: Path) -> Iterator[None]:
+    """What the commands find of a running agent, whose process this one is."""
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    (node.home / PEER_KEY).write_bytes((folder / "peer.key").read_bytes())
+    write_membership(run_dir / MEMBERSHIP_FILE, answer.membership)
+    write_status(run_dir / STATUS_FILE, make_status(1))
+    job = Job(
+        session=node.session, peer_id=node.peer.peer_id, name="attic", identity_path=node.home / PEER_KEY,
+        config_path=folder, shared=folder, membership_path=run_dir / MEMBERSHIP_FILE, run_dir=run_dir,
+        initial_peers=[], dataset_path=folder,
+    )  # fmt: skip
+    write_job(run_dir / JOB_FILE, job)
+    with agent_lock(node.home, session=node.session, run_dir=run_dir, asks_browser=True):
+        yield
+
+
+@asynccontextmanager
+async def started(home: Path, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`cotrain node ...` with this folder."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "cotrain.cli", "node", *arguments, env={**os.environ, "COTRAIN_HOME": str(home)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def output_of(home: Path, *arguments: str, code: int = 0) -> str:
+    """What it prints until it ends with this exit code."""
+    async with started(home, *arguments) as process:
+        output, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
+    assert process.returncode == code, output.decode()
+    return output.decode()
+
+
+async def shown_code(process: asyncio.subprocess.Process) -> str:
+    """The short code in what a command prints."""
+    assert process.stdout is not None
+    async for line in process.stdout:
+        if found := CODE.search(line.decode()):
+            return found[1]
+    raise AssertionError("no code was shown")
+
+
+async def test_before_the_statement_ends_the_wallet_signs_again_while_the_node_trains_on(
+    client: Client, node: Node, tmp_path: Path
+) -> None:
+    answer = await let_in(client, node)
+    soon = Kept.model_validate_json(node.kept.read_bytes()).model_copy(
+        update={"statement_expires_at": int(now()) + 3 * 86400 + 60}
+    )
+    node.kept.write_text(soon.model_dump_json(by_alias=True))
+    with agent_of(node, answer, tmp_path):
+        assert "warning: the wallet's statement for this node ends in 3 days" in await output_of(node.home, "status")
+        async with started(node.home, "sign-again") as process:
+            await sign_link(client, await asyncio.wait_for(shown_code(process), LIMIT_S))
+            assert await asyncio.wait_for(process.wait(), LIMIT_S) == 0
+        assert json.loads(await output_of(node.home, "status", "--json"))["warnings"] == []
+    assert statement_end(node.home, node.session) == pytest.approx(now() + LONGEST_BOND_S, abs=120.0)
+    again = await node.register()
+    assert again.participant == answer.participant
+    assert again.token != answer.token
+    assert len(node.codes) == 1
+    (listed,) = (await get_json(client, f"/api/v1/sessions/{node.session}/participants"))["items"]
+    assert listed["name"] == "attic"
+
+
+async def test_a_node_with_a_wallet_of_its_own_has_nothing_to_sign_again(node: Node) -> None:
+    with agent_lock(node.home, session=node.session, run_dir=node.home):
+        output = await output_of(node.home, "sign-again", code=NotFoundError.exit_code)
+    assert "takes part by no wallet in a browser" in output

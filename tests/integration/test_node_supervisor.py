@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,9 +18,11 @@ from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.status import Control, read_status, write_control
 from node.backoff import Backoff
 from node.job import Job, write_job
-from node.supervisor import CrashLoopError, Supervisor
+from node.limits import Limits
+from node.supervisor import STANDBY, CrashLoopError, Supervisor, worker_command
 from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
 
+LOADED_WITHIN_S = 60.0
 QUICK = Backoff(first_s=0.02, most_s=0.05)
 
 
@@ -108,6 +111,47 @@ async def test_stop_wish_cuts_the_wait_for_a_restart_short(tmp_path: Path) -> No
         await until(lambda: not psutil.pid_exists(pid), what="the worker's end")
         supervisor.wish_stop(True)
         await asyncio.wait_for(task, 5)
+
+
+async def test_a_process_that_was_prepared_begins_with_its_job_and_is_restarted_like_any_other(tmp_path: Path) -> None:
+    supervisor = make_supervisor(tmp_path, "endless")
+    job = (tmp_path / "job.json").rename(tmp_path / "later.json")
+    await supervisor.prepare(Limits())
+    (prepared,) = psutil.Process().children()
+    job.rename(tmp_path / "job.json")
+    assert not (tmp_path / STATUS_FILE).exists()
+    async with running(supervisor):
+        await until(lambda: worker_pid(tmp_path), what="the worker")
+        assert worker_pid(tmp_path) == prepared.pid
+        run = run_of(tmp_path)
+        prepared.kill()
+        await until(lambda: run_of(tmp_path) != run, what="the second worker")
+    await supervisor.dismiss()
+
+
+async def test_a_process_that_was_prepared_in_vain_is_ended(tmp_path: Path) -> None:
+    supervisor = make_supervisor(tmp_path, "endless")
+    await supervisor.prepare(Limits())
+    (prepared,) = psutil.Process().children()
+    await supervisor.dismiss()
+    assert not prepared.is_running()
+
+
+async def test_a_prepared_process_that_has_died_is_replaced(tmp_path: Path) -> None:
+    supervisor = make_supervisor(tmp_path, "complete")
+    await supervisor.prepare(Limits())
+    (prepared,) = psutil.Process().children()
+    prepared.kill()
+    await asyncio.wait_for(supervisor.run(), 15)
+    assert read_status(tmp_path / STATUS_FILE).status == "completed"
+
+
+async def test_the_training_process_loads_and_ends_where_no_job_comes(tmp_path: Path) -> None:
+    command = [*worker_command(tmp_path / "no-job.json"), STANDBY, "{}"]
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stderr=PIPE)
+    _, said = await asyncio.wait_for(process.communicate(b""), LOADED_WITHIN_S)
+    assert process.returncode == 0, said
+    assert not (tmp_path / STATUS_FILE).exists()
 
 
 async def test_worker_gets_its_number_of_threads(tmp_path: Path) -> None:

@@ -7,14 +7,17 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import psutil
 import pytest
+from aiohttp import web
 
 from tests.integration.coordinator_fixtures import (
     Client,
@@ -27,8 +30,10 @@ from tests.integration.coordinator_fixtures import (
 from tests.integration.coordinator_fixtures import until as until_there
 from tests.integration.node_fixtures import AgentProcess, running_coordinator, until
 from tests.integration.test_node_doctor import base_of, free_port
+from tests.unit.test_coordinator_operations import make_certificate
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md"
+SHIFTED_CLOCK = Path(__file__).with_name("shifted_clock.py")
 LIMIT_S = 60.0
 GPU_ANSWER = "#!/bin/sh\necho '550.54.15, 81559, NVIDIA H100 80GB HBM3'\n"
 GPU_IS_LOST = "#!/bin/sh\necho 'GPU is lost. Reboot the system to recover this GPU'\nexit 15\n"
@@ -121,10 +126,12 @@ class Volunteer:
     def __init__(self, folder: Path):
         self.home, self.shared = folder / "home", folder / "shared"
 
-    async def join(self, url: str, *options: str, within: list[str] | None = None) -> tuple[int, str]:
+    async def join(
+        self, url: str, *options: str, within: list[str] | None = None, program: Sequence[str] = ("-m", "cotrain.cli")
+    ) -> tuple[int, str]:
         """Exit code and output of `cotrain node join`; `within`: the beginning of its command line."""
         process = await asyncio.create_subprocess_exec(
-            *(within or []), sys.executable, "-m", "cotrain.cli", "node", "join", url, *options,
+            *(within or []), sys.executable, *program, "node", "join", url, *options,
             env={**os.environ, "COTRAIN_HOME": str(self.home), "COTRAIN_SHARED": str(self.shared)},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
@@ -201,7 +208,37 @@ async def test_a_clock_that_is_not_the_coordinators_ends_the_join(volunteer: Vol
         code, output = await volunteer.join(coordinator.session_url)
         assert_told("The clock is wrong", output, code)
         assert "behind the coordinator's" in output
-        assert coordinator.left == ["p1"]
+        assert coordinator.requests == []
+
+
+@pytest.mark.parametrize(("off_s", "word"), [(7200, "ahead of"), (-40 * 86400, "behind")])
+async def test_a_clock_that_is_far_off_is_named_where_the_coordinator_would_refuse_what_is_signed(
+    client: Client, volunteer: Volunteer, off_s: int, word: str
+) -> None:
+    session = await waiting_session(client)
+    url = f"{base_of(client)}/s/{session}"
+    code, output = await volunteer.join(url, program=[str(SHIFTED_CLOCK), str(off_s)])
+    assert_told("The clock is wrong", output, code)
+    assert f" s {word} the coordinator's" in output
+    assert (await get_json(client, f"/api/v1/sessions/{session}/participants"))["items"] == []
+
+
+@produces("The clock is so wrong that there is no secure connection")
+async def test_a_clock_by_which_the_certificate_does_not_hold_yet_is_named(
+    volunteer: Volunteer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = make_certificate(tmp_path / "tls", valid_from=datetime.now(UTC) + timedelta(days=2))
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.certificate))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(files.certificate, files.key)
+    runner = web.AppRunner(web.Application())
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        code, output = await volunteer.join(f"https://127.0.0.1:{runner.addresses[0][1]}/s/tales")
+    finally:
+        await runner.cleanup()
+    assert_told("The clock is so wrong that there is no secure connection", output, code)
 
 
 @produces("The coordinator does not answer at first contact")
@@ -260,15 +297,32 @@ async def test_a_node_that_was_put_out_of_its_session_ends(client: Client, tmp_p
 
 
 # ---------------------------------------------------------------------------------------------- the machine
+def fake_driver(folder: Path, says: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the node finds in the place of nvidia-smi."""
+    driver = folder / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text(says)
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+    return driver
+
+
+@produces("A GPU's memory is to be bounded, and none trains")
+async def test_a_bound_for_a_gpu_that_is_not_there_is_refused_before_anybody_is_asked(
+    volunteer: Volunteer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_driver(tmp_path, GPU_IS_LOST, monkeypatch)
+    async with running_coordinator() as coordinator:
+        code, output = await volunteer.join(coordinator.session_url, "--max-gpu-memory", "50%")
+        assert_told("A GPU's memory is to be bounded, and none trains", output, code)
+        assert coordinator.requests == []
+
+
 @produces("A GPU vanishes")
 async def test_a_gpu_that_vanishes_ends_the_join_with_what_the_driver_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    driver = tmp_path / "bin" / "nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text(GPU_ANSWER)
-    driver.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+    driver = fake_driver(tmp_path, GPU_ANSWER, monkeypatch)
     async with (
         running_coordinator() as coordinator,
         AgentProcess(tmp_path, coordinator.session_url, "endless") as agent,
@@ -287,4 +341,4 @@ async def test_a_gpu_that_vanishes_ends_the_join_with_what_the_driver_says(
 # ---------------------------------------------------------------------------------------------- the document
 def test_every_row_of_the_table_is_brought_about_here() -> None:
     assert set(ROWS) == PRODUCED
-    assert {row.code for row in ROWS.values()} == {None, 69, 74, 75, 77, 78}
+    assert {row.code for row in ROWS.values()} == {None, 2, 69, 74, 75, 77, 78}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from hivemind.p2p import P2P
 
 from cotrain.errors import SwarmError
 from cotrain.peer_key import load_or_create_peer_key
@@ -52,6 +56,33 @@ def test_the_start_of_a_dht_is_bounded(tmp_path: Path, wait_s: float, expected: 
     finally:
         child.end()
     assert_gone(started)
+
+
+class Unlucky(Hasty):
+    """Loses its daemon at the first moment of its start when `moment`, a method of hivemind's P2P, is called."""
+
+    def __init__(self, folder: Path, moment: str):
+        super().__init__(folder)
+        call: Callable[..., Awaitable[Any]] = getattr(P2P, moment)
+
+        async def call_without_daemon(p2p: P2P, *arguments: Any, **options: Any) -> Any:
+            p2p._child.kill()
+            await p2p._child.wait()
+            return await call(p2p, *arguments, **options)
+
+        setattr(P2P, moment, call_without_daemon)
+
+
+@pytest.mark.parametrize("moment", ["_read_outputs", "_ping_daemon", "add_protobuf_handler"])
+def test_a_daemon_that_is_killed_while_it_starts_is_known_to_be_at_once(tmp_path: Path, moment: str) -> None:
+    child = ChildHandle(lambda: Unlucky(tmp_path, moment)).ready()
+    try:
+        began = time.monotonic()
+        assert "the peer-to-peer network could not be joined" in child.call("start", daemon.START_TIMEOUT_S)
+        assert time.monotonic() - began < LOST_WITHIN_S
+        assert_gone([process for process in child.descendants() if process.name() != "torch_shm_manager"])
+    finally:
+        child.end()
 
 
 class Watched(_Child):

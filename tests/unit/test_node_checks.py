@@ -107,6 +107,7 @@ FAILURES = [
     checks.coordinator("https://c.example", 0.0, UnreachableError("no answer in time")),
     checks.clock(90.0, 0.6),
     checks.clock(-90.0, 0.6),
+    checks.early_clock(),
     checks.session("tales", ConflictError("a session that is draft cannot be joined", hint="start it first")),
     *checks.reachable(SwarmError("the peer-to-peer network could not be joined: timed out")),
     checks.line(0.0, 10**6),

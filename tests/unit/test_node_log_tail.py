@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cotrain.errors import NotFoundError
 from cotrain.paths import SharedPaths
 from cotrain.peer_key import load_or_create_peer_key
-from node.join import PEER_KEY
+from node.admission import PEER_KEY
 from node.lock import agent_lock
 from node.log_tail import LogReader, find_log, follow_log
 from node.supervisor import LOG_NAME

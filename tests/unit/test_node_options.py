@@ -19,9 +19,13 @@ from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.swarm.all_reduce import Timeouts
 from cotrain.swarm.parts import PART_VALUES
 from cotrain.train.codec import make_codec
+from node.gpu_memory import GpuMemory, parse_gpu_memory, require_gpus, usable
+from node.hardware import detect_hardware
 from node.limits import Limits, limits_of, processors_for, processors_line
-from node.options import NODE_FILE, NodeOptions, join_options, over, read_node_file
+from node.options import NODE_FILE, JoinOptions, NodeOptions, join_options, over, read_node_file
+from node.supervisor import MachineError
 from node.units import LEAST_UPLOAD_BYTES_PER_S, parse_rate
+from node.worker import bound_gpu_memory
 
 
 def written(folder: Path, text: str) -> NodeOptions:
@@ -161,9 +165,73 @@ def test_a_share_of_the_processors_is_never_exceeded_but_by_the_first(percent: i
     assert processors_for(100, available) == sorted(available)
 
 
+# ---------------------------------------------------------------------------------------------- memory of GPUs
+GPUS = [("small", 24 * 10**9), ("large", 80 * 10**9)]
+
+
+@pytest.mark.parametrize(
+    ("text", "of_24_gb"),
+    [("50%", 12 * 10**9), (" 100 % ", 24 * 10**9), ("8GB", 8 * 10**9), ("7.5 GiB", 8053063680), ("90gb", 24 * 10**9)],
+)
+def test_an_amount_of_memory_is_a_share_or_a_size(text: str, of_24_gb: int) -> None:
+    limit = join_options("url", NodeOptions(max_gpu_memory=text)).max_gpu_memory
+    assert limit is not None
+    assert limit.of(24 * 10**9) == of_24_gb
+    assert usable(limit, 24 * 10**9) == of_24_gb
+    assert Limits.model_validate_json(Limits(gpu_memory=limit).model_dump_json(by_alias=True)).gpu_memory == limit
+
+
+@given(st.text(max_size=8) | st.from_regex(r"[0-9]{1,4} ?%?", fullmatch=True))
+def test_any_text_is_an_amount_of_memory_or_a_clear_error(text: str) -> None:
+    try:
+        limit = parse_gpu_memory(text, field="max_gpu_memory")
+    except InvalidRequestError:
+        return
+    assert 0 < limit.of(10**12) <= 10**12
+
+
+@pytest.mark.parametrize(
+    ("amount", "gpus", "cuda", "says"),
+    [
+        ("50%", [], "12.8", "there is no GPU here"),
+        ("50%", GPUS, None, "of 2 GPUs none is used"),
+        ("60GB", GPUS, "12.8", "60.0 GB are more than small has: 24.0 GB"),
+    ],
+)
+def test_a_bound_that_would_bound_nothing_is_refused(
+    amount: str, gpus: list[tuple[str, int]], cuda: str | None, says: str
+) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        require_gpus(parse_gpu_memory(amount, field=""), gpus, cuda)
+    assert says in caught.value.message
+    assert caught.value.field == "--max-gpu-memory"
+
+
+@pytest.mark.parametrize(("amount", "gpus"), [("100%", GPUS), ("24GB", GPUS), ("60GB", [("silent", 0)])])
+def test_a_bound_that_the_gpus_have_is_taken(amount: str, gpus: list[tuple[str, int]]) -> None:
+    require_gpus(parse_gpu_memory(amount, field=""), gpus, "12.8")
+
+
+def test_a_node_that_gives_half_of_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho '550.54.15, 80000, NVIDIA H100'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert detect_hardware().gpu_memory_bytes == 80_000 * 2**20
+    assert detect_hardware(GpuMemory(percent=50)).gpu_memory_bytes == 40_000 * 2**20
+
+
+def test_where_no_gpu_trains_the_training_process_does_not_begin() -> None:
+    with pytest.raises(MachineError, match="torch trains on cpu"):
+        bound_gpu_memory(torch.device("cpu"), GpuMemory(percent=50))
+
+
 def test_limits_of_the_options() -> None:
-    assert limits_of(0, None, None, {0, 1}) == Limits()
-    assert limits_of(5, 50, 70_000, {0, 1, 2, 3}) == Limits(nice=5, processors=[2, 3], upload_bytes_per_s=70_000)
+    assert limits_of(JoinOptions("url"), {0, 1}) == Limits()
+    options = JoinOptions("url", nice=5, max_cpu=50, max_upload=70_000, max_gpu_memory=GpuMemory(percent=50))
+    assert limits_of(options, {0, 1, 2, 3}) == Limits(
+        nice=5, processors=[2, 3], upload_bytes_per_s=70_000, gpu_memory=GpuMemory(percent=50)
+    )
     assert processors_line(30, [3], range(4)) == ("--max-cpu 30: trains on 1 of 4 processors (25 %), whole ones only")
 
 
