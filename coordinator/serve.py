@@ -112,7 +112,7 @@ async def _serve(
 
 
 def _spare_collector() -> None:
-    """Garbage is looked for seldom, and not among what has been loaded: that would hold up everybody each time."""
+    """Garbage is looked for from now on: seldom, and not among what has been loaded, which would hold up everybody."""
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS)
     gc.enable()
