@@ -61,7 +61,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 def create_app(settings: Settings) -> web.Application:
     """The coordinator, ready to be run; nothing is opened or started before it is."""
     app = web.Application(
-        middlewares=[observe, problems, _storable_paths, _own_pages_only, invitations.hide_private_sessions],
+        middlewares=[observe, problems, _guard],
         client_max_size=MAX_BODY_BYTES,
     )
     app[COORDINATOR] = build_coordinator(settings)
@@ -82,24 +82,30 @@ def create_app(settings: Settings) -> web.Application:
 
 
 @web.middleware
-async def _storable_paths(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Nothing here has a name with characters that a database refuses."""
-    if _UNSTORABLE.search(request.path):
-        raise NotFoundError("there is no such thing", hint="GET /docs says what there is")
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What holds for every resource alike."""
+    _check_path(request)
+    _check_origin(request)
+    await invitations.hide_private_session(request)
     return await handler(request)
 
 
-@web.middleware
-async def _own_pages_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _check_path(request: web.Request) -> None:
+    """Nothing here has a name with characters that a database refuses."""
+    if _UNSTORABLE.search(request.path):
+        raise NotFoundError("there is no such thing", hint="GET /docs says what there is")
+
+
+def _check_origin(request: web.Request) -> None:
     """Web pages of other hosts may neither change anything here nor open a socket."""
-    guarded = request.method not in _SAFE_METHODS or "Upgrade" in request.headers
+    if request.method in _SAFE_METHODS and "Upgrade" not in request.headers:
+        return
     public_url = request.app[COORDINATOR].settings.public_url
-    if guarded and not origin_allowed(request.headers.get("Origin"), request.host, public_url):
+    if not origin_allowed(request.headers.get("Origin"), request.host, public_url):
         raise ForbiddenError(
             "web pages of other hosts may not do this", field="Origin",
             hint="use the coordinator's own page; --public-url says where it is",
         )  # fmt: skip
-    return await handler(request)
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:

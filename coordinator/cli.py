@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,13 +33,17 @@ def serve(
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON line when ready.")] = False,
 ) -> None:
     """Serve until SIGTERM (exit code 0) or Ctrl-C (130)."""
-    from coordinator.serve import run_server
-    from coordinator.tls import tls_files
+    gc.disable()  # nothing of what is loaded now is garbage; the server looks for it once it serves
+    try:
+        from coordinator.serve import run_server
+        from coordinator.tls import tls_files
 
-    code = run_server(
-        host=host, port=port, public_url=public_url, swarm_host=swarm_host, swarm_port=swarm_port,
-        json_output=json_output, config_file=config, tls=tls_files(tls_certificate, tls_key), log_format=log_format,
-    )  # fmt: skip
+        code = run_server(
+            host=host, port=port, public_url=public_url, swarm_host=swarm_host, swarm_port=swarm_port,
+            json_output=json_output, config_file=config, tls=tls_files(tls_certificate, tls_key), log_format=log_format,
+        )  # fmt: skip
+    finally:
+        gc.enable()
     raise typer.Exit(code)
 
 

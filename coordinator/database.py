@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url, text
-from sqlalchemy.engine import URL
+from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy.engine import URL, Engine
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -43,7 +43,7 @@ class DatabaseError(CotrainError):
 
 @dataclass(frozen=True)
 class Database:
-    """One database, as its three kinds of work see it; they share the connections of `reading`."""
+    """One database, as its kinds of work see it; the first three share their connections."""
 
     reading: AsyncEngine
     """Each transaction sees one state of the data and can change nothing."""
@@ -51,6 +51,8 @@ class Database:
     """Transactions take turns, over all processes: what is read in one still holds when it is committed."""
     migrating: AsyncEngine
     """As `writing`; SQLite checks foreign keys at the end alone, since it rebuilds tables to change them."""
+    direct: Engine | None
+    """SQLite's for `writing` without a coroutine for each statement; None where the driver has coroutines itself."""
 
 
 def parse_url(url: str) -> URL:
@@ -85,16 +87,19 @@ def open_database(url: str) -> Database:
             f"PostgreSQL needs the package {error.name}", field=URL_VARIABLE, hint="pip install 'cotrain[postgres]'"
         ) from error
     if parsed.drivername == _SQLITE:
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
-        reading = engine
+        reading, direct = engine, create_engine(parsed.set(drivername="sqlite"), hide_parameters=True)
+        for one in (engine.sync_engine, direct):
+            event.listen(one, "connect", _prepare_sqlite)
+            event.listen(one, "begin", _begin_sqlite)
     else:
         event.listen(engine.sync_engine, "begin", _begin_postgresql)
         event.listen(engine.sync_engine, "before_cursor_execute", _without_nul, retval=True)
         reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        direct = None
     return Database(
         reading=reading, writing=engine.execution_options(**{_WORK: "write"}),
         migrating=engine.execution_options(**{_WORK: "migrate"}),
+        direct=None if direct is None else direct.execution_options(**{_WORK: "write"}),
     )  # fmt: skip
 
 

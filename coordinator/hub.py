@@ -7,7 +7,9 @@ import contextlib
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from coordinator.frames import FrameWriter, text_frame
 from cotrain.protocol import Event
 
 CLOSE_NORMAL = 1000
@@ -15,23 +17,28 @@ CLOSE_GOING_AWAY = 1001
 CLOSE_TRY_AGAIN = 1013
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Frame:
     """One message to listeners, encoded once for all of them.
 
     Attributes:
         seq: what a listener may resume from once it has this one.
-        text: the JSON object.
+        payload: the JSON object.
     """
 
     seq: int
     kind: str
-    text: str
+    payload: bytes
 
     @classmethod
     def of(cls, event: Event) -> Frame:
         """The event as listeners get it."""
-        return cls(event.seq, event.type, event.model_dump_json(by_alias=True))
+        return cls(event.seq, event.type, event.model_dump_json(by_alias=True).encode())
+
+    @cached_property
+    def wire(self) -> bytes:
+        """As it goes over a WebSocket."""
+        return text_frame(self.payload)
 
 
 class Listener:
@@ -48,17 +55,29 @@ class Listener:
         self._more = asyncio.Event()
         self.ended = asyncio.Event()
         self.close_code = CLOSE_NORMAL
+        self.sent = 0
+        """The newest frame that was handed to the socket: older ones are old news."""
+        self.caught_up = False
+        """Whether all that was stored before has been sent."""
+        self.writer: FrameWriter | None = None
+        """Where frames may be written as they are offered. What is taken from the queue must then be written before
+        anything is awaited: else what is offered next would overtake it."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def offer(self, frames: Sequence[Frame]) -> None:
-        """Queue frames; one that has too many waiting is ended instead."""
+        """Write frames, or queue them where that cannot be; one that has too many waiting is ended instead."""
         if len(self._waiting) >= self._limit:
             self.end(CLOSE_TRY_AGAIN)
-            return
-        self._waiting.extend(frames)
-        self._more.set()
+        elif self.caught_up and not self._waiting and self.writer is not None and self.writer.has_room:
+            for frame in frames:
+                if frame.seq > self.sent:
+                    self.writer.write(frame.wire)
+                    self.sent = frame.seq
+        else:
+            self._waiting.extend(frames)
+            self._more.set()
 
     def end(self, close_code: int) -> None:
         """Nothing more will come; the first reason stays."""

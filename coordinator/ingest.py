@@ -12,19 +12,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import select, tuple_
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import defer
 
 from coordinator.contributions import count_rounds
-from coordinator.models import MetricRow, ParticipantRow, RunRow, SessionRow
-from coordinator.participants import announce
+from coordinator.models import MetricRow, SessionRow
 from coordinator.progress import ProgressPump
 from coordinator.projection import mean, total_speed
 from coordinator.sessions import change_state
+from coordinator.snapshots import Applied, Brought, apply_group
 from coordinator.store import Store, Transaction
-from coordinator.suspicions import Suspicions
-from coordinator.training_log import add_records, run_row
+from coordinator.suspicions import Suspicions, tells_of_drops
+from coordinator.training_log import add_record, fresh_records, run_row
 from coordinator.uplinks import Uplink, Uplinks
 from cotrain.errors import NotFoundError, ProtocolError
 from cotrain.protocol import Goodbye, StatusMessage
@@ -32,52 +30,26 @@ from cotrain.status import Record, Status, now
 
 CHECKPOINTER = "checkpointer"
 
-RunKey = tuple[str, str, str]
-"""Session, participant, run."""
-
 _logger = logging.getLogger(__name__)
 
 _GROUP_LIMIT = 256
-"""Uplinks whose messages are committed together at most: others wait for it, and so does the event loop."""
+"""Uplinks whose messages are committed together at most: others wait for it."""
 _GROUP_INTERVAL_S = 0.025
 """Least time between the beginnings of two groups; a message that comes after a pause does not wait."""
 
 
 @dataclass(eq=False)
 class _Batch:
-    """What has arrived from one uplink, to be applied in order."""
+    """What one uplink has brought, and who waits for it to be stored."""
 
-    session: str
     uplink: Uplink
-    messages: Sequence[StatusMessage | Goodbye]
+    brought: Brought
     done: asyncio.Future[dict[str, int]] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def fail(self, error: Exception) -> None:
         """Tell whoever waits, if he still does."""
         if not self.done.done():
             self.done.set_exception(error)
-
-
-@dataclass(frozen=True)
-class _Applied:
-    """What one batch has changed.
-
-    Attributes:
-        acknowledged: the highest applied `seq` of each run in it.
-        newest: the newest snapshot, None if all were known.
-    """
-
-    acknowledged: dict[str, int]
-    newest: Status | None
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The rows that a group needs; a session or a participant that is missing has been deleted."""
-
-    sessions: dict[str, SessionRow]
-    participants: dict[str, ParticipantRow]
-    runs: dict[RunKey, RunRow]
 
 
 class Ingest:
@@ -100,7 +72,7 @@ class Ingest:
         An uplink has one call under way at most: that bounds what waits here. Raises NotFoundError if the session is
         gone.
         """
-        batch = _Batch(session, uplink, messages)
+        batch = _Batch(uplink, Brought(session, uplink.participant, messages))
         self._waiting.append(batch)
         self._arrived.set()
         return await batch.done
@@ -119,9 +91,10 @@ class Ingest:
 
     async def _commit(self, group: Sequence[_Batch]) -> None:
         """Apply a group in one transaction and tell those who wait. A batch that cannot be stored fails alone."""
+        brought = [batch.brought for batch in group]
         try:
-            async with self._store.write() as transaction:
-                applied = await self._apply(transaction, group)
+            outcomes = await self._store.apply(lambda connection, appender: apply_group(connection, appender, brought))
+            await self._follow_up(brought, outcomes)
         except OperationalError as error:  # a full disk, a lost connection: nobody's fault
             _logger.warning("the messages of %d uplinks could not be stored", len(group))
             for batch in group:
@@ -133,59 +106,38 @@ class Ingest:
             for batch in group:
                 await self._commit([batch])
         else:
-            for batch, outcome in applied:
+            for batch, outcome in zip(group, outcomes, strict=True):
                 self._tell(batch, outcome)
 
-    def _tell(self, batch: _Batch, outcome: _Applied | NotFoundError) -> None:
-        if isinstance(outcome, NotFoundError):
-            batch.fail(outcome)
+    def _tell(self, batch: _Batch, outcome: Applied | None) -> None:
+        if outcome is None:
+            batch.fail(NotFoundError("the session is gone"))
             return
         if outcome.newest is not None:
             batch.uplink.status = outcome.newest
-            self._pump.mark(batch.session)
+            self._pump.mark(batch.brought.session)
         if not batch.done.done():
             batch.done.set_result(outcome.acknowledged)
 
-    async def _apply(
-        self, transaction: Transaction, group: Sequence[_Batch]
-    ) -> list[tuple[_Batch, _Applied | NotFoundError]]:
-        rows = await _load(transaction, group)
-        return [
-            (
-                batch,
-                await self._apply_batch(transaction, rows, batch)
-                if batch.session in rows.sessions else NotFoundError("the session is gone"),
-            )
-            for batch in group
+    async def _follow_up(self, group: Sequence[Brought], outcomes: Sequence[Applied | None]) -> None:
+        """What seldom follows from snapshots.
+
+        After a crash before it a session that waits begins with the next snapshot; drops are counted in memory anyway.
+        """
+        begun = {one.session for one, applied in zip(group, outcomes, strict=True) if applied and _begins(applied)}
+        telling = [
+            (one, records) for one, applied in zip(group, outcomes, strict=True)
+            if applied and (records := [record for record in applied.records if tells_of_drops(record)])
         ]  # fmt: skip
-
-    async def _apply_batch(self, transaction: Transaction, rows: _Rows, batch: _Batch) -> _Applied:
-        newest: Status | None = None
-        acknowledged: dict[str, int] = {}
-        fresh: list[Record] = []
-        for message in batch.messages:
-            run = rows.runs[_run_key(batch, message)]
-            if message.seq > run.applied_seq:
-                run.applied_seq, run.updated_at = message.seq, now()
-                if isinstance(message, StatusMessage):
-                    newest = message.status
-                    fresh += await add_records(transaction, run, message.status.records)
-            acknowledged[message.run] = run.applied_seq
-        if newest is not None:
-            await self._apply_newest(transaction, rows, batch, newest, fresh)
-        return _Applied(acknowledged, newest)
-
-    async def _apply_newest(
-        self, transaction: Transaction, rows: _Rows, batch: _Batch, status: Status, fresh: Sequence[Record]
-    ) -> None:
-        session, participant = rows.sessions[batch.session], rows.participants.get(batch.uplink.participant)
-        if participant is not None:
-            participant.status = status.model_dump(by_alias=True, exclude={"records"})
-            participant.last_seen_at = now()
-            await announce(transaction, participant, status, connected=True)
-            await self._suspicions.note_rounds(transaction, session, participant, fresh)
-        if session.state == "waiting" and status.status == "training":
-            await change_state(transaction, session, "progress")
+        if not begun and not telling:
+            return
+        async with self._store.write() as transaction:
+            for session in sorted(begun):
+                row = await transaction.rows.get(SessionRow, session)
+                if row is not None and row.state == "waiting":
+                    await change_state(transaction, row, "progress")
+            for one, records in telling:
+                await self._suspicions.note_rounds(transaction, one.session, one.participant, records)
 
     # ------------------------------------------------------------------------------------ the checkpointer
     async def checkpointer_status(self, status: Status) -> None:
@@ -200,7 +152,11 @@ class Ingest:
                 return
             run.applied_seq, run.updated_at = status.sequence + 1, now()
             row.checkpointer_status = status.model_dump(by_alias=True, exclude={"records"})
-            fresh = await add_records(transaction, run, status.records)
+            fresh = fresh_records(status.records, run.last_record)
+            await transaction.expect_events([row.id])
+            for record in fresh:
+                add_record(transaction.appender, row.id, CHECKPOINTER, run.run, record.model_dump())
+                run.last_record = record.number
             await count_rounds(transaction, row.id, fresh)
             for record in fresh:
                 await self._add_point(transaction, status, record)
@@ -225,34 +181,9 @@ class Ingest:
             point.validation_loss = _number(record, "validationLoss", status.validation_loss)
 
 
-async def _load(transaction: Transaction, group: Sequence[_Batch]) -> _Rows:
-    """By a few statements, however large the group is; runs that are new are made."""
-    rows = transaction.rows
-    sessions = await rows.scalars(
-        select(SessionRow).where(SessionRow.id.in_({batch.session for batch in group}))
-        .options(defer(SessionRow.config), defer(SessionRow.assets), defer(SessionRow.progress))
-    )  # fmt: skip
-    known = {row.id: row for row in sessions}
-    await transaction.expect_events(known)
-    participants = await rows.scalars(
-        select(ParticipantRow).where(ParticipantRow.id.in_({batch.uplink.participant for batch in group}))
-        .options(defer(ParticipantRow.hardware), defer(ParticipantRow.status))
-    )  # fmt: skip
-    present = {row.id: row for row in participants}
-    wanted = {_run_key(batch, message) for batch in group if batch.session in known for message in batch.messages}
-    stored = await rows.scalars(
-        select(RunRow).where(tuple_(RunRow.session_id, RunRow.source, RunRow.run).in_(sorted(wanted)))
-    )
-    runs = {(row.session_id, row.source, row.run): row for row in stored}
-    for session, source, run in sorted(wanted - runs.keys()):
-        row = RunRow(session_id=session, source=source, run=run, applied_seq=0, last_record=0, updated_at=now())
-        rows.add(row)
-        runs[session, source, run] = row
-    return _Rows(known, present, runs)
-
-
-def _run_key(batch: _Batch, message: StatusMessage | Goodbye) -> RunKey:
-    return batch.session, batch.uplink.participant, message.run
+def _begins(applied: Applied) -> bool:
+    """Whether a session that waits for participants has one that trains."""
+    return applied.state == "waiting" and applied.newest is not None and applied.newest.status == "training"
 
 
 def check_status(status: Status, *, session: str, peer: str, run: str) -> None:

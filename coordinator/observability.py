@@ -61,6 +61,7 @@ class Metrics:
             "cotrain_http_request_duration_seconds", "Time to answer a request; streams are left out.",
             ["method", "route"], buckets=_REQUEST_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
+        self._answered: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
 
     def _make_stream_measures(self) -> None:
         streams = Gauge("cotrain_open_streams", "Sockets and event streams.", ["kind"], registry=self.registry)
@@ -89,18 +90,22 @@ class Metrics:
         self._database = Gauge("cotrain_database_up", "1 where the database answers.", registry=self.registry)
         self._checkpointer = Gauge("cotrain_checkpointer_up", "1 where the checkpointer is up.", registry=self.registry)
 
-    def request(self, method: str, route: str, status: str) -> None:
+    def answered(self, method: str, route: str, status: str, seconds: float | None) -> None:
         """Count an answered request.
 
         Args:
             route: the template of its route, or OTHER.
             status: three digits, or ABORTED.
+            seconds: to the answer; None for a stream.
         """
-        self._requests.labels(known_method(method), route, status).inc()
-
-    def duration(self, method: str, route: str, seconds: float) -> None:
-        """How long an answer took."""
-        self._request_s.labels(known_method(method), route).observe(seconds)
+        method = known_method(method)
+        found = self._answered.get((method, route, status))
+        if found is None:  # to find a measure by its labels takes longer than to count
+            found = self._requests.labels(method, route, status), self._request_s.labels(method, route)
+            self._answered[method, route, status] = found
+        found[0].inc()
+        if seconds is not None:
+            found[1].observe(seconds)
 
     def stream(self, kind: StreamKind) -> Gauge:
         """The number of open streams of a kind."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,7 @@ from coordinator.store import Store, Transaction
 from coordinator.uplinks import Uplink, Uplinks
 from coordinator.views import (
     ParticipantsPage,
+    ParticipantState,
     ParticipantView,
     participant_state,
     participant_view,
@@ -347,13 +349,13 @@ async def announce(transaction: Transaction, row: ParticipantRow, status: Status
     if state == row.state:
         return
     row.state = state
-    await transaction.emit(
-        row.session_id, "participant.state",
-        {
-            "sessionId": row.session_id, "participant": row.id, "peerId": row.peer_id, "name": row.name,
-            "state": state,
-        },
-    )  # fmt: skip
+    told = state_event(row.session_id, row.id, row.peer_id, row.name, state)
+    await transaction.emit(row.session_id, "participant.state", told)
+
+
+def state_event(session: str, participant: str, peer_id: str, name: str, state: ParticipantState) -> dict[str, Any]:
+    """The data of `participant.state`."""
+    return {"sessionId": session, "participant": participant, "peerId": peer_id, "name": name, "state": state}
 
 
 async def _applied_runs(rows: AsyncSession, session: str, source: str) -> dict[str, int]:

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import defer
+from sqlalchemy import Connection, bindparam, select, update
 
+from coordinator.appender import Appender, table_of
 from coordinator.models import SessionRow
 from coordinator.projection import Projection, progress_event, project
 from coordinator.store import Store
 from coordinator.uplinks import Uplinks
-from cotrain.status import Status
+from cotrain.status import State, Status
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Who is connected to a session now: the newest snapshots, and how many there are."""
+
+    statuses: Sequence[Status]
+    connected: int
+
+    @classmethod
+    def of(cls, uplinks: Uplinks, session: str) -> Peers:
+        """As it is at this moment."""
+        return cls(uplinks.statuses(session), len(uplinks.connected(session)))
 
 
 def current_projection(row: SessionRow, uplinks: Uplinks) -> Projection:
     """The session's progress from its row and from those who are connected now."""
+    return project_stored(row.state, row.checkpointer_status, row.progress, Peers.of(uplinks, row.id))
+
+
+def project_stored(
+    state: State, checkpointer: dict[str, Any] | None, previous: dict[str, Any] | None, peers: Peers
+) -> Projection:
+    """The progress from what is stored of a session, and from its peers. Pure."""
     return project(
-        row.state,
-        Status.model_validate(row.checkpointer_status) if row.checkpointer_status else None,
-        uplinks.statuses(row.id),
-        connected=len(uplinks.connected(row.id)),
-        previous=Projection.model_validate(row.progress or {}),
-    )
+        state, Status.model_validate(checkpointer) if checkpointer else None, peers.statuses,
+        connected=peers.connected, previous=Projection.model_validate(previous or {}),
+    )  # fmt: skip
 
 
 class ProgressPump:
@@ -50,14 +70,23 @@ class ProgressPump:
             await asyncio.sleep(self._interval_s)
 
     async def _emit(self, sessions: set[str]) -> None:
-        async with self._store.write() as transaction:
-            await transaction.expect_events(sessions)
-            found = await transaction.rows.scalars(
-                select(SessionRow).where(SessionRow.id.in_(sessions))  # not those that were deleted meanwhile
-                .options(defer(SessionRow.config), defer(SessionRow.assets))
-            )  # fmt: skip
-            for row in found.all():
-                projection = current_projection(row, self._uplinks)
-                row.progress = projection.model_dump(by_alias=True)
-                event = progress_event(row.id, projection)
-                await transaction.emit(row.id, "training.progress", event.model_dump(by_alias=True))
+        peers = {session: Peers.of(self._uplinks, session) for session in sessions}
+        await self._store.apply(lambda connection, appender: _write_progress(connection, appender, peers))
+
+
+def _write_progress(connection: Connection, appender: Appender, peers: Mapping[str, Peers]) -> None:
+    """Project, store and announce the progress of these sessions; not of those that were deleted meanwhile."""
+    appender.expect_events(connection, peers)
+    found = connection.execute(
+        select(SessionRow.id, SessionRow.state, SessionRow.checkpointer_status, SessionRow.progress)
+        .where(SessionRow.id.in_(peers))
+    ).all()  # fmt: skip
+    changed = []
+    for session, state, checkpointer, previous in found:
+        projection = project_stored(state, checkpointer, previous, peers[session])
+        changed.append({"of": session, "progress": projection.model_dump(by_alias=True)})
+        told = progress_event(session, projection).model_dump(by_alias=True)
+        appender.emit(session, "training.progress", told)
+    if changed:
+        table = table_of(SessionRow)
+        connection.execute(update(table).where(table.c.id == bindparam("of")), changed)

@@ -33,6 +33,8 @@ _logger = logging.getLogger(__name__)
 _EXIT_CODES = {signal.SIGTERM: 0, signal.SIGINT: 130}
 _SHUTDOWN_S = 0.75
 """How long handlers may go on; aiohttp waits for it twice, and then the checkpointer has 2.5 s: 5 s together."""
+_YOUNG_OBJECTS = 20_000
+"""That the collector lets come together before it looks at them; Python's own 700 are made by some fifty messages."""
 
 
 class AddressError(CotrainError):
@@ -102,10 +104,18 @@ async def _serve(
     await runner.setup()
     try:
         await web.SockSite(runner, listening, ssl_context=tls).start()
+        _spare_collector()
         print(ready_line, flush=True)
         return await ended
     finally:
         await runner.cleanup()
+
+
+def _spare_collector() -> None:
+    """Garbage is looked for from now on: seldom, and not among what has been loaded, which would hold up everybody."""
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
+    gc.enable()
 
 
 def _renew_certificate(context: ssl.SSLContext, files: TlsFiles) -> None:

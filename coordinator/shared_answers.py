@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +35,9 @@ class SharedAnswers:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic):
         self._store = store
         self._clock = clock
-        self._answers: dict[str, _Answer] = {}
+        self._answers: dict[Hashable, _Answer] = {}
 
-    async def get(self, asked: str, work: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
+    async def get(self, asked: Hashable, work: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
         """The kept answer, or that of `work`, which is done once for all who ask meanwhile; raises what it raises."""
         answer = self._answers.get(asked)
         if answer is None or answer.commits != self._store.commits or answer.until < self._clock():
@@ -46,7 +46,7 @@ class SharedAnswers:
             return answer.body.result()
         return await asyncio.shield(answer.body)  # one who no longer waits takes it from nobody else
 
-    def _begin(self, asked: str, work: Callable[[], Coroutine[Any, Any, bytes]]) -> _Answer:
+    def _begin(self, asked: Hashable, work: Callable[[], Coroutine[Any, Any, bytes]]) -> _Answer:
         self._answers.pop(asked, None)
         while len(self._answers) >= _MOST_ANSWERS:
             del self._answers[next(iter(self._answers))]
@@ -55,7 +55,7 @@ class SharedAnswers:
         body.add_done_callback(lambda done: self._forget_failed(asked, answer, done))
         return answer
 
-    def _forget_failed(self, asked: str, answer: _Answer, done: asyncio.Task[bytes]) -> None:
+    def _forget_failed(self, asked: Hashable, answer: _Answer, done: asyncio.Task[bytes]) -> None:
         """An error is told to those who waited, and to nobody later."""
         failed = done.cancelled() or done.exception() is not None
         if failed and self._answers.get(asked) is answer:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from coordinator.appender import Appender
 from coordinator.database import (
     URL_VARIABLE,
     DatabaseError,
@@ -21,77 +22,43 @@ from coordinator.database import (
     database_failures,
     open_database,
 )
-from coordinator.models import Base, EventRow, SessionRow
+from coordinator.models import EventRow
 from coordinator.schema import Migrated, upgrade_schema
 from cotrain.protocol import Event, EventType
-from cotrain.status import now
 
 Publish = Callable[[str, Sequence[Event]], None]
 """Is given a session and those of its events that one commit has stored, in order."""
 Written = Callable[[float], None]
 """Is told how many seconds a transaction took."""
 
-_PROGRESS_KEPT = 2048
-_PRUNE_EVERY = 256
+ResultT = TypeVar("ResultT")
 
 
 class Transaction:
-    """One write: rows through `rows`, events through `emit`; both or neither."""
+    """One write of coroutines: rows through `rows`, events through `emit`; both or neither."""
 
     def __init__(self, rows: AsyncSession):
         self.rows = rows
-        self.events: defaultdict[str, list[Event]] = defaultdict(list)
-        self._appended: defaultdict[type[Base], list[dict[str, Any]]] = defaultdict(list)
-        self._stored_seq: dict[str, int] = {}
-        """The newest event of each session before this transaction."""
+        self.appender = Appender()
+        """For events of sessions that are expected."""
 
     async def emit(self, session: str, kind: EventType, data: dict[str, Any]) -> Event:
         """Append to the session's event log; listeners hear of it after the commit."""
-        if session not in self._stored_seq:
+        if not self.appender.expects(session):
             await self.expect_events([session])
-        listed = self.events[session]
-        entry = Event(seq=self._stored_seq.get(session, 0) + len(listed) + 1, time=now(), type=kind, data=data)
-        listed.append(entry)
-        values = {"session_id": session, "seq": entry.seq, "time": entry.time, "type": entry.type, "data": entry.data}
-        self.append(EventRow, values)
-        return entry
+        return self.appender.emit(session, kind, data)
 
     async def expect_events(self, sessions: Collection[str]) -> None:
         """Look up once where the logs of these sessions end, so that `emit` need not for each."""
-        newest = select(func.max(EventRow.seq)).where(EventRow.session_id == SessionRow.id).scalar_subquery()
-        query = select(SessionRow.id, newest).where(SessionRow.id.in_(set(sessions) - self._stored_seq.keys()))
-        with self.rows.no_autoflush:  # events are not among what could be flushed
-            found = await self.rows.execute(query)
-        self._stored_seq |= {session: seq or 0 for session, seq in found}
-
-    def append(self, kind: type[Base], values: dict[str, Any]) -> None:
-        """Add a row that nothing in this transaction reads: it is written with all others of its kind at the end.
-
-        What it refers to must be stored or flushed.
-        """
-        self._appended[kind].append(values)
+        unknown = [session for session in sessions if not self.appender.expects(session)]
+        if unknown:  # by the connection: events are not among what is yet to be flushed
+            await self.rows.run_sync(lambda rows: self.appender.expect_events(rows.connection(), unknown))
 
     async def finish(self) -> None:
         """Write what was appended; the commit follows."""
-        with self.rows.no_autoflush:  # what is deleted in the same transaction is still there to be referred to
-            for kind, rows in self._appended.items():
-                # by the table: as mapped objects they would take four times as long
-                await self.rows.execute(insert(kind.metadata.tables[kind.__tablename__]), rows)
-            for session, events in self.events.items():
-                await self._prune(session, events[0].seq - 1, events[-1].seq)
-
-    async def _prune(self, session: str, before: int, newest: int) -> None:
-        """Old progress says nothing that a newer one does not; states and logs are kept for good."""
-        pruned = before - before % _PRUNE_EVERY
-        if newest < pruned + _PRUNE_EVERY:
-            return
-        # what is older was looked at when event `pruned` was written, so that a long log costs no more than a short one
-        await self.rows.execute(
-            delete(EventRow).where(
-                EventRow.session_id == session, EventRow.seq >= pruned - _PROGRESS_KEPT,
-                EventRow.seq < newest - _PROGRESS_KEPT, EventRow.type == "training.progress",
-            )
-        )  # fmt: skip
+        # by the connection, unflushed: what is deleted in the same transaction is still there to be referred to
+        if not self.appender.is_empty:
+            await self.rows.run_sync(lambda rows: self.appender.finish(rows.connection()))
 
 
 class Store:
@@ -102,6 +69,7 @@ class Store:
         self._on_written = on_written
         self._database = open_database(url)
         self._writer = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.commits = 0
         """Of this program, since it was opened: what was read before the last one may hold no longer."""
 
@@ -125,6 +93,9 @@ class Store:
         """Let go of every connection, after a write that is under way."""
         async with self._writer:
             await self._database.reading.dispose()
+            if self._database.direct is not None:
+                self._database.direct.dispose()
+            self._thread.shutdown(wait=False)
 
     @contextlib.asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -141,11 +112,46 @@ class Store:
                 transaction = Transaction(rows)
                 yield transaction
                 await transaction.finish()
-            self.commits += 1
-            self._on_written(time.perf_counter() - started)
-            # still under the lock: listeners hear events in the order of their numbers
-            for session, events in transaction.events.items():
-                self._publish(session, events)
+            self._committed(transaction.appender.events, time.perf_counter() - started)
+
+    async def apply(self, work: Callable[[Connection, Appender], ResultT]) -> ResultT:
+        """One transaction of work that waits for nothing but the database; returns, after the commit, what it returns.
+
+        For what is written often: SQLite does it with one change of threads, where coroutines take some for each
+        statement. The work runs in another thread then, so it may not touch what the event loop's thread changes.
+        """
+        # whoever gives up waiting must not let others write before this is over
+        return await asyncio.shield(self._apply(work))
+
+    async def _apply(self, work: Callable[[Connection, Appender], ResultT]) -> ResultT:
+        appender = Appender()
+
+        def run(connection: Connection) -> ResultT:
+            result = work(connection, appender)
+            appender.finish(connection)
+            return result
+
+        async with self._writer:
+            started = time.perf_counter()
+            if (direct := self._database.direct) is not None:
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, _in_transaction, direct, run)
+            else:
+                async with self._database.writing.begin() as connection:
+                    result = await connection.run_sync(run)
+            self._committed(appender.events, time.perf_counter() - started)
+        return result
+
+    def _committed(self, events: Mapping[str, Sequence[Event]], seconds: float) -> None:
+        """Still under the lock: listeners hear events in the order of their numbers."""
+        self.commits += 1
+        self._on_written(seconds)
+        for session, listed in events.items():
+            self._publish(session, listed)
+
+
+def _in_transaction(engine: Engine, run: Callable[[Connection], ResultT]) -> ResultT:
+    with engine.begin() as connection:
+        return run(connection)
 
 
 async def migrate_database(url: str) -> Migrated:

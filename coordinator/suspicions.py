@@ -55,25 +55,36 @@ class Suspicions:
 
     # ------------------------------------------------------------------------------------ round records
     async def note_rounds(
-        self, transaction: Transaction, session: SessionRow, member: ParticipantRow, records: Sequence[Record]
+        self, transaction: Transaction, session: str, participant: str, records: Sequence[Record]
     ) -> None:
-        """Look at whom a member has left out of its averages."""
-        reached = int((session.checkpointer_status or {}).get("round", 0))
+        """Look at whom a member has left out of its averages, in records that tell of it."""
+        row = await transaction.rows.get(SessionRow, session)
+        member = await transaction.rows.get(ParticipantRow, participant)
+        if row is None or member is None:
+            return
+        reached = int((row.checkpointer_status or {}).get("round", 0))
         for record in records:
-            dropped = dropped_in(record.data.get("dropped")) if record.kind == "round" else {}
-            round_ = record.data.get("round")
-            if not dropped or not isinstance(round_, int):
-                continue
-            known = await _known(transaction.rows, session.id, list(dropped)[:_MOST_DROPPED])
+            dropped = dropped_in(record.data.get("dropped"))
+            round_ = record.data["round"]
+            assert isinstance(round_, int)
+            known = await _known(transaction.rows, session, list(dropped)[:_MOST_DROPPED])
             said = {peer: reason[:100] for peer, reason in dropped.items() if peer in known}
-            for suspect in self._counter(session.id).note(round_, member.account, said, reached=reached):
-                await _tell_of_drops(transaction, session.id, suspect, known[suspect.peer])
+            for suspect in self._counter(session).note(round_, member.account, said, reached=reached):
+                await _tell_of_drops(transaction, session, suspect, known[suspect.peer])
 
     def _counter(self, session: str) -> DropCounter:
         """Kept in memory: after a restart the counting begins anew."""
         while len(self._drops) >= _MOST_SESSIONS and session not in self._drops:
             del self._drops[next(iter(self._drops))]
         return self._drops.setdefault(session, DropCounter())
+
+
+def tells_of_drops(record: Record) -> bool:
+    """Whether it says of a round that somebody was left out of an average. Pure."""
+    return (
+        record.kind == "round" and isinstance(record.data.get("round"), int)
+        and bool(dropped_in(record.data.get("dropped")))
+    )  # fmt: skip
 
 
 async def _note_testimony(

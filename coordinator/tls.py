@@ -6,13 +6,16 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from cotrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 _LARGEST_BYTES = 1024 * 1024
 
@@ -74,10 +77,12 @@ def check_files(files: TlsFiles, *, now: datetime) -> None:
         )  # fmt: skip
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def _read_certificate(path: Path) -> Certificate:
+    from cryptography.x509 import load_pem_x509_certificates  # not for a start behind a proxy
+
     content = _read(path)
     try:
-        return x509.load_pem_x509_certificates(content)[0]
+        return load_pem_x509_certificates(content)[0]
     except ValueError as error:
         raise ConfigError(
             "holds no certificate in PEM form", field=str(path), hint="it begins with -----BEGIN CERTIFICATE-----"

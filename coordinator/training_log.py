@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from coordinator.appender import Appender
 from coordinator.models import LogRow, RunRow
 from coordinator.store import Transaction
 from coordinator.views import LogView
@@ -14,6 +15,8 @@ COORDINATOR = "coordinator"
 """The source of the coordinator's own records; all are of one run."""
 SUSPICION = "suspicion"
 """The kind of a record about what is held against a participant. Nobody but the coordinator can write one."""
+_TOLD = tuple(LogView.model_fields)
+"""None of these names is another one in camelCase."""
 
 
 async def run_row(transaction: Transaction, session: str, source: str, run: str) -> RunRow:
@@ -26,13 +29,17 @@ async def run_row(transaction: Transaction, session: str, source: str, run: str)
     return row
 
 
-async def add_records(transaction: Transaction, run: RunRow, records: Sequence[Record]) -> list[Record]:
-    """Store and announce the records that are newer than those of the run so far; returns them in order."""
-    fresh = sorted((r for r in records if r.number > run.last_record), key=lambda record: record.number)
-    fresh = [r for i, r in enumerate(fresh) if i == 0 or r.number != fresh[i - 1].number]
-    for record in fresh:
-        await _add(transaction, run, record.model_dump())
-    return fresh
+def fresh_records(records: Sequence[Record], last: int) -> list[Record]:
+    """Those with a number above `last`, in order, each number once. Pure."""
+    return sorted({r.number: r for r in reversed(records) if r.number > last}.values(), key=lambda r: r.number)
+
+
+def add_record(appender: Appender, session: str, source: str, run: str, record: dict[str, Any]) -> None:
+    """Store and announce a record, in the form of `Record`; the session must be expected."""
+    values = {"session_id": session, "source": source, "run": run, **record}
+    values["message"] = record["message"].replace("\0", "\ufffd")  # PostgreSQL refuses the character 0
+    appender.append(LogRow, values)
+    appender.emit(session, "training.log", {"sessionId": session} | {name: values[name] for name in _TOLD})
 
 
 async def add_suspicion(
@@ -41,14 +48,9 @@ async def add_suspicion(
 ) -> None:  # fmt: skip
     """A record of the coordinator's own."""
     run = await run_row(transaction, session, COORDINATOR, COORDINATOR)
-    record = {"number": run.last_record + 1, "time": now(), "kind": SUSPICION, "level": level}
-    await _add(transaction, run, {**record, "message": message, "data": data})
-
-
-async def _add(transaction: Transaction, run: RunRow, record: dict[str, Any]) -> None:
-    values = {"session_id": run.session_id, "source": run.source, "run": run.run, **record}
-    values["message"] = record["message"].replace("\0", "\ufffd")  # PostgreSQL refuses the character 0
-    transaction.append(LogRow, values)
-    run.last_record, run.updated_at = record["number"], now()
-    data = LogView(**{name: values[name] for name in LogView.model_fields}).model_dump(by_alias=True)
-    await transaction.emit(run.session_id, "training.log", {"sessionId": run.session_id, **data})
+    run.last_record, run.updated_at = run.last_record + 1, now()
+    await transaction.expect_events([session])
+    add_record(
+        transaction.appender, session, COORDINATOR, COORDINATOR,
+        {"number": run.last_record, "time": now(), "kind": SUSPICION, "level": level, "message": message, "data": data},
+    )  # fmt: skip

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from coordinator.frames import FrameWriter, text_frame
 from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_NORMAL
 from cotrain.protocol import Ack, ErrorMessage, Welcome, WishMessage
 from cotrain.status import Status
@@ -14,7 +15,7 @@ from cotrain.status import Status
 Downward = Welcome | Ack | WishMessage | ErrorMessage
 
 _logger = logging.getLogger(__name__)
-_OUTBOX_LIMIT = 256
+_POLICY_VIOLATION = 1008
 
 
 @dataclass(frozen=True)
@@ -27,23 +28,34 @@ class Close:
 
 @dataclass(eq=False)
 class Uplink:
-    """One participant's open socket. What is put into `outbox` is sent in order."""
+    """One participant's open socket."""
 
     participant: str
+    writer: FrameWriter | None = None
+    """Where what is pushed goes; None for one that nothing reaches."""
     status: Status | None = None
     memory_bytes: int = 0
     """What the participant has reported of its machine; 0 if nothing."""
-    outbox: asyncio.Queue[Downward | Close] = field(default_factory=lambda: asyncio.Queue(_OUTBOX_LIMIT))
-    aborted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the other side does not read: the socket is given up without a word."""
+    close: Close | None = None
+    """How the socket is to be closed. Nothing is sent after that."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with `close`."""
 
     def push(self, message: Downward | Close) -> None:
-        """Send without waiting; a participant that does not read is let go."""
-        try:
-            self.outbox.put_nowait(message)
-        except asyncio.QueueFull:
+        """Send without waiting, in order; a participant that does not read is let go."""
+        if self.close is not None or self.writer is None or not self.writer.is_open:
+            return
+        if isinstance(message, Close):
+            self._end(message)
+        elif self.writer.has_room:
+            self.writer.write(text_frame(message.model_dump_json(by_alias=True).encode()))
+        else:
             _logger.warning("participant %s does not read its uplink", self.participant)
-            self.aborted.set()
+            self._end(Close(_POLICY_VIOLATION, "the uplink is not read"))
+
+    def _end(self, close: Close) -> None:
+        self.close = close
+        self.ended.set()
 
 
 class Uplinks:

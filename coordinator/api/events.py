@@ -8,13 +8,14 @@ import json
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
-from aiohttp import web
+from aiohttp import WSMsgType, web
 
 from coordinator.api.callers import caller_address
 from coordinator.api.operations import Answer, Parameter, operation
 from coordinator.api.requests import parse_integer
 from coordinator.auth.limits import SlidingWindow
 from coordinator.context import COORDINATOR, Coordinator
+from coordinator.frames import FrameWriter
 from coordinator.hub import CLOSE_GOING_AWAY, CLOSE_TRY_AGAIN, Frame, Listener
 from coordinator.progress import current_projection
 from coordinator.projection import progress_event
@@ -70,30 +71,31 @@ async def _frames(
 ) -> AsyncIterator[Frame | None]:
     """Snapshot, stored events after `after`, live ones; None now and then while nothing happens."""
     snapshot, newest = await _snapshot(coordinator, session)
-    sent = newest if after is None else min(after, newest)
+    listener.sent = newest if after is None else min(after, newest)
     # who resumes must not skip, by the snapshot's number, what is still to be replayed
-    yield Frame(sent, "snapshot", snapshot)
+    yield Frame(listener.sent, "snapshot", snapshot)
     attached = False
     while True:
-        stored = await _stored(coordinator, session, sent)
+        stored = await _stored(coordinator, session, listener.sent)
         for event in stored:
-            sent = event.seq
+            listener.sent = event.seq
             yield Frame.of(event)
         if attached and len(stored) < _REPLAY_PAGE:
             break
         if not stored:  # caught up: listen first, then look once more (to the end), so that nothing falls between
             coordinator.hub.attach(session, listener)
             attached = True
+    listener.caught_up = True
     while True:
         live = await listener.next(_HEARTBEAT_S)
         if live is None:
             yield None
-        elif live.seq > sent:
-            sent = live.seq
+        elif live.seq > listener.sent:
+            listener.sent = live.seq
             yield live
 
 
-async def _snapshot(coordinator: Coordinator, session: str) -> tuple[str, int]:
+async def _snapshot(coordinator: Coordinator, session: str) -> tuple[bytes, int]:
     """The session as it is, and the number of the newest event that it includes."""
     async with coordinator.store.read() as rows:
         row = await find_session(rows, session)
@@ -104,7 +106,7 @@ async def _snapshot(coordinator: Coordinator, session: str) -> tuple[str, int]:
         "session": view.model_dump(by_alias=True),
         "progress": progress_event(session, projection).model_dump(by_alias=True),
     }
-    return json.dumps({"seq": newest, "time": now(), "type": "snapshot", "data": data}), newest
+    return json.dumps({"seq": newest, "time": now(), "type": "snapshot", "data": data}).encode(), newest
 
 
 async def _stored(coordinator: Coordinator, session: str, after: int) -> list[Event]:
@@ -119,14 +121,12 @@ async def _serve_websocket(
         max_msg_size=_MAX_INCOMING_BYTES, heartbeat=_HEARTBEAT_S, timeout=_CLOSE_TIMEOUT_S, compress=False
     )
     await socket.prepare(request)
-    sent = 0
+    listener.writer = FrameWriter(socket, request)
 
     async def send() -> None:
-        nonlocal sent
         async for frame in frames:
             if frame is not None:
-                sent = frame.seq
-                await socket.send_str(frame.text)
+                await socket.send_frame(frame.payload, WSMsgType.TEXT)
 
     async def discard() -> None:
         window = SlidingWindow(_MOST_MESSAGES_A_SECOND, 1.0)
@@ -138,7 +138,7 @@ async def _serve_websocket(
     await _until_first(send(), discard(), listener.ended.wait())
     if listener.ended.is_set():
         reasons = {
-            CLOSE_TRY_AGAIN: f"too slow: resume with after={sent}",
+            CLOSE_TRY_AGAIN: f"too slow: resume with after={listener.sent}",
             CLOSE_GOING_AWAY: "the coordinator is going away",
             _POLICY_VIOLATION: "too many messages",
         }
@@ -157,8 +157,7 @@ async def _serve_sse(
 
     async def send() -> None:
         async for frame in frames:
-            text = ": still here\n\n" if frame is None else _sse_text(frame)
-            await response.write(text.encode())
+            await response.write(b": still here\n\n" if frame is None else _sse_bytes(frame))
 
     await _until_first(send(), listener.ended.wait())
     if listener.close_code == CLOSE_TRY_AGAIN and request.transport is not None:
@@ -171,8 +170,8 @@ async def _serve_sse(
     return response
 
 
-def _sse_text(frame: Frame) -> str:
-    return f"id: {frame.seq}\nevent: {frame.kind}\ndata: {frame.text}\n\n"
+def _sse_bytes(frame: Frame) -> bytes:
+    return f"id: {frame.seq}\nevent: {frame.kind}\ndata: ".encode() + frame.payload + b"\n\n"
 
 
 async def _until_first(*coroutines: Coroutine[Any, Any, object]) -> None:

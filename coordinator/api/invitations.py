@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Handler
 from pydantic import TypeAdapter
 
 from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTENT, Answer, operation
@@ -26,8 +25,7 @@ _REGISTRATION = (hdrs.METH_POST, "/api/v1/sessions/{id}/participants")
 _NOWHERE = "-"
 
 
-@web.middleware
-async def hide_private_sessions(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def hide_private_session(request: web.Request) -> None:
     """Who may not see a private session is answered as if there were none."""
     resource = request.match_info.route.resource
     path = "" if resource is None else resource.canonical
@@ -39,7 +37,6 @@ async def hide_private_sessions(request: web.Request, handler: Handler) -> web.S
     ):
         # no session has this id: whatever the handler does, it cannot tell the two apart
         request.match_info["id"] = _NOWHERE
-    return await handler(request)
 
 
 @routes.post("/api/v1/sessions/{id}/invitations")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -90,8 +89,11 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     kind = _STREAMS.get(request.match_info.handler)
     metrics = request.app[COORDINATOR].metrics
     try:
-        with metrics.stream(kind).track_inprogress() if kind else contextlib.nullcontext():
+        if kind is None:
             response = await handler(request)
+        else:
+            with metrics.stream(kind).track_inprogress():
+                response = await handler(request)
         status = str(response.status)
         if isinstance(response, web.WebSocketResponse):
             closed_with = response.close_code
@@ -102,11 +104,9 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         seconds = time.perf_counter() - started
         route = route_template(request)
-        metrics.request(request.method, route, status)
+        metrics.answered(request.method, route, status, None if kind else seconds)
         if kind == "uplink" and status in (_UPGRADED, ABORTED):
             metrics.uplink_closed(closed_with)
-        elif kind is None:
-            metrics.duration(request.method, route, seconds)
         _log_request(request, route, status, seconds)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -45,8 +44,7 @@ async def _answer(request: web.Request, reader: str, handle: Callable[[], Awaita
         return (await handle()).model_dump_json(by_alias=True).encode()
 
     resource = request.match_info.route.resource
-    asked = json.dumps(
-        ["" if resource is None else resource.canonical, dict(request.match_info), request.query_string, reader]
-    )
+    route = "" if resource is None else resource.canonical
+    asked = (route, *request.match_info.values(), request.query_string, reader)
     body = await request.app[COORDINATOR].shared_answers.get(asked, work)
     return web.Response(body=body, content_type="application/json", charset="utf-8")

@@ -1,14 +1,12 @@
 """The uplink: a participant's WebSocket. Snapshots come up, acknowledgements and wishes go down.
 
-Three coroutines share a socket: one reads into a bounded inbox (so that a fast sender waits for the disk), one hands
-what has gathered there to be committed and waits for it, one sends the outbox.
+Two coroutines share a socket: one reads into a bounded inbox (so that a fast sender waits for the disk), one hands what
+has gathered there to be committed and waits for it. What goes down is written at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
@@ -16,6 +14,7 @@ from pydantic import ValidationError
 from coordinator.api.operations import Answer, operation
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
+from coordinator.frames import FrameWriter
 from coordinator.ingest import check_status
 from coordinator.joinable import check_protocol
 from coordinator.models import ParticipantRow
@@ -32,8 +31,6 @@ from cotrain.protocol import (
 )
 
 routes = web.RouteTableDef()
-
-_logger = logging.getLogger(__name__)
 
 _MAX_BAD_MESSAGES = 3
 _INBOX_LIMIT = 64
@@ -55,19 +52,21 @@ async def stream(request: web.Request) -> web.StreamResponse:
         max_msg_size=MAX_MESSAGE_BYTES, heartbeat=_HEARTBEAT_S, timeout=_CLOSE_TIMEOUT_S, compress=False
     )
     await socket.prepare(request)
-    await _Conversation(coordinator, socket, row).run()
+    await _Conversation(coordinator, socket, row, FrameWriter(socket, request)).run()
     return socket
 
 
 class _Conversation:
     """One uplink from Hello to its end."""
 
-    def __init__(self, coordinator: Coordinator, socket: web.WebSocketResponse, row: ParticipantRow):
+    def __init__(
+        self, coordinator: Coordinator, socket: web.WebSocketResponse, row: ParticipantRow, writer: FrameWriter
+    ):
         self._coordinator = coordinator
         self._socket = socket
         self._session = row.session_id
         self._peer = row.peer_id
-        self._uplink = Uplink(row.id)
+        self._uplink = Uplink(row.id, writer)
         self._inbox: asyncio.Queue[StatusMessage | Goodbye | None] = asyncio.Queue(_INBOX_LIMIT)
         self._welcomed = False
         self._bad_messages = 0
@@ -76,13 +75,12 @@ class _Conversation:
         """Talk until either side ends it."""
         try:
             async with asyncio.TaskGroup() as group:
-                helpers = [group.create_task(self._send()), group.create_task(self._abort_when_stuck())]
+                closing = group.create_task(self._close_when_told())
                 applying = group.create_task(self._apply())
                 await self._read()
                 await self._inbox.put(None)
                 await applying
-                for helper in helpers:
-                    helper.cancel()
+                closing.cancel()
         except* NotFoundError:
             await self._socket.close(code=1000, message=b"the session is gone")
         finally:
@@ -90,7 +88,7 @@ class _Conversation:
                 await self._coordinator.participants.disconnected(self._session, self._uplink)
 
     async def _read(self) -> None:
-        """Messages into the inbox, until the socket closes; too many bad ones make the outbox close it."""
+        """Messages into the inbox, until the socket closes; too many bad ones end it."""
         async for message in self._socket:
             if message.type is WSMsgType.ERROR:  # aiohttp has closed it, with 1009 if the message was too large
                 return
@@ -144,19 +142,12 @@ class _Conversation:
             for run, seq in applied.items():
                 self._uplink.push(Ack(run=run, seq=seq))
 
-    async def _send(self) -> None:
-        """The outbox to the socket, until it says to close."""
-        with contextlib.suppress(ConnectionError):  # the reader sees that the other side is gone, too
-            while True:
-                message = await self._uplink.outbox.get()
-                if isinstance(message, Close):
-                    await self._socket.close(code=message.code, message=message.reason.encode())
-                    return
-                await self._socket.send_str(message.model_dump_json(by_alias=True))
-
-    async def _abort_when_stuck(self) -> None:
-        await self._uplink.aborted.wait()
-        await self._socket.close(code=_POLICY_VIOLATION, message=b"the uplink is not read", drain=False)
+    async def _close_when_told(self) -> None:
+        await self._uplink.ended.wait()
+        assert self._uplink.close is not None
+        code, reason = self._uplink.close.code, self._uplink.close.reason
+        # one that does not read is not waited for; what was sent before goes out all the same
+        await self._socket.close(code=code, message=reason.encode(), drain=False)
 
 
 def _reason(error: CotrainError | ValidationError) -> str:

@@ -10,12 +10,11 @@ import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from eth_typing import ChecksumAddress, HexStr
-
 from cotrain.errors import CotrainError
 from cotrain.identity.account import Account
 
 if TYPE_CHECKING:
+    from eth_typing import ChecksumAddress, HexStr
     from web3 import AsyncWeb3
     from web3.types import TxParams
 
@@ -86,7 +85,7 @@ class ContractWallets:
         address = cast("ChecksumAddress", account.address)
         if not await self._bounded(node.eth.get_code(address)):
             raise ContractWalletError("there is no contract at this address")
-        call: TxParams = {"to": address, "data": HexStr("0x" + _call_data(text, signature).hex())}
+        call: TxParams = {"to": address, "data": cast("HexStr", "0x" + _call_data(text, signature).hex())}
         # without CCIP: a contract must not be able to send this machine to a URL of its choice
         if await self._bounded(node.eth.call(call, ccip_read_enabled=False)) != _YES:
             raise ContractWalletError("the contract does not say that it signed this")

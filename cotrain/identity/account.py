@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from eth_utils.address import is_checksum_address, to_checksum_address
-
 from cotrain.errors import InvalidRequestError
 
 Namespace = Literal["eip155", "aptos"]
@@ -61,6 +59,9 @@ class Account:
 def _normal_ethereum(address: str) -> str:
     if _ETHEREUM_ADDRESS.fullmatch(address) is None:
         raise InvalidRequestError("is not an Ethereum address", field="address", hint="0x and 40 hexadecimal digits")
+    # a coordinator that starts does without what this loads
+    from eth_utils.address import is_checksum_address, to_checksum_address
+
     digits = address[2:]
     mixed = digits not in (digits.lower(), digits.upper())
     if mixed and not is_checksum_address(address):

@@ -261,6 +261,22 @@ async def uplink(client: Client, answer: dict[str, Any]) -> AsyncIterator[aiohtt
         yield socket
 
 
+async def slow_websocket(host: str, port: int, path: str, header: str = "") -> socket.socket:
+    """An upgraded connection with a small receive buffer, of which nobody reads. `header` ends with CR and LF."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    raw.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(raw, (host, port))
+    request = (
+        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{header}"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    await loop.sock_sendall(raw, request.encode())
+    return raw
+
+
 async def welcomed(socket: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
     await socket.send_json({"type": "hello"})
     return await receive(socket, "welcome")

@@ -26,6 +26,7 @@ from tests.integration.coordinator_fixtures import (
     register,
     services,
     settings_for,
+    slow_websocket,
     status_message,
     until,
     uplink,
@@ -199,22 +200,6 @@ async def test_a_foreign_page_cannot_open_a_socket(client: Client) -> None:
     assert raised.value.status == 403
 
 
-async def slow_websocket(host: str, port: int, path: str) -> sockets.socket:
-    """An upgraded connection with a small receive buffer, of which nobody reads."""
-    raw = sockets.socket()
-    raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
-    raw.setblocking(False)
-    loop = asyncio.get_running_loop()
-    await loop.sock_connect(raw, (host, port))
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    await loop.sock_sendall(raw, request.encode())
-    return raw
-
-
 async def test_a_slow_listener_is_dropped_and_the_others_are_not(client: Client) -> None:
     session = await create_session(client)
     hub = services(client).hub
@@ -240,6 +225,27 @@ async def test_a_slow_listener_is_dropped_and_the_others_are_not(client: Client)
     close_frame, reason = tail.rsplit(b"too slow: resume with after=", 1)
     assert close_frame.endswith((1013).to_bytes(2, "big"))
     assert 1 <= int(reason) < received[-1]
+
+
+async def test_events_keep_their_order_whether_they_wait_or_not(client: Client) -> None:
+    session = await create_session(client)
+    hub, filler = services(client).hub, "x" * 20_000
+    numbers = itertools.count(2)
+    async with client.ws_connect(f"{SESSIONS}/{session}/events") as socket:
+        await next_event(socket)
+        await until(lambda: len(hub._listeners[session]) == 1)
+        listener, waited, expected = next(iter(hub._listeners[session])), 0, 2
+        for burst in (1, 200, 3, 150, 1, 250):  # more than the sockets hold, and fewer than end a listener
+            for _ in range(burst):
+                event = Event(seq=next(numbers), time=0, type="training.log", data={"filler": filler})
+                hub.publish(session, [event])
+            waited += len(listener)
+            for _ in range(burst):
+                assert (await next_event(socket))["seq"] == expected
+                expected += 1
+            assert len(listener) == 0
+        assert waited > 0  # else all of it was written at once
+        assert not listener.ended.is_set()
 
 
 async def read_to_end(raw: sockets.socket) -> bytes:

@@ -38,13 +38,13 @@ from tests.integration.coordinator_fixtures import (
     services,
     sign_in,
     signature_of,
+    slow_websocket,
     status_message,
     until,
     uplink,
     waiting_session,
     welcomed,
 )
-from tests.integration.test_coordinator_events import slow_websocket
 from tests.integration.test_coordinator_restart import SESSIONS, log_numbers, serving, wait_for_status
 
 __all__ = ["client"]

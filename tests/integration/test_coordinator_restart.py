@@ -51,7 +51,6 @@ SESSIONS = "/api/v1/sessions"
 # serves like the command line does, with the checkpointer's stand-in
 PROGRAM = """
     import dataclasses, json, sys
-    from coordinator import serve
     from coordinator.cli import app
     from coordinator.settings import Settings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from cotrain.protocol import MAX_MESSAGE_BYTES
+from cotrain.protocol import MAX_MESSAGE_BYTES, WishMessage
 from cotrain.sections import LARGEST_INTEGER
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
@@ -22,6 +23,8 @@ from tests.integration.coordinator_fixtures import (
     post_json,
     receive,
     register,
+    services,
+    slow_websocket,
     state_of,
     status_message,
     status_of,
@@ -200,6 +203,30 @@ async def test_a_stopping_session_waits_for_its_participants(client: Client, tmp
         await socket.send_str(status_message(session, 2, status="stopped", phase="done"))
         await until_state(client, session, "stopped")
     assert commands(tmp_path).count(("finish", session)) == 1
+
+
+async def test_a_participant_that_does_not_read_is_let_go(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+    path = f"{SESSIONS}/{session}/participants/{answer['participant']}/stream"
+    stuck = await slow_websocket(client.host, client.port, path, f"Authorization: Bearer {answer['token']}\r\n")
+    try:
+        await asyncio.get_running_loop().sock_sendall(stuck, masked_text(b'{"type":"hello"}'))
+        uplinks = services(client).uplinks
+        await until(lambda: len(uplinks) == 1)
+        (link,) = uplinks.connected(session).values()
+        for _ in range(2000):
+            uplinks.push(session, WishMessage(wish="run", reason="x" * 10_000))
+            await asyncio.sleep(0)
+        assert link.ended.is_set()
+        await until(lambda: len(uplinks) == 0)
+    finally:
+        stuck.close()
+
+
+def masked_text(payload: bytes) -> bytes:
+    """A short text frame as a client sends it, masked with zeros."""
+    return bytes((0x81, 0x80 | len(payload))) + bytes(4) + payload
 
 
 async def test_leaving_closes_the_uplink(client: Client) -> None:

@@ -77,7 +77,7 @@ async def test_an_event_is_encoded_once_for_all() -> None:
         hub.publish("a", [event(7)])
         frames = [await listener.next(0.01) for listener in (one, other)]
     assert frames[0] is frames[1]
-    assert frames[0] == Frame(7, "training.log", '{"seq":7,"time":0.0,"type":"training.log","data":{}}')
+    assert frames[0] == Frame(7, "training.log", b'{"seq":7,"time":0.0,"type":"training.log","data":{}}')
 
 
 async def test_the_first_reason_to_end_stays() -> None:

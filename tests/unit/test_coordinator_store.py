@@ -7,9 +7,10 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text, update
 from sqlalchemy.exc import DBAPIError
 
+from coordinator.appender import Appender
 from coordinator.database import DatabaseError, open_database, parse_url
 from coordinator.models import SessionRow
 from coordinator.store import Store, events_after, last_seq
@@ -126,6 +127,44 @@ async def test_one_commit_is_published_at_once(database_url: str) -> None:
         assert published == []
     assert published == [("s", [1, 2, 3])]
     await store.close()
+
+
+def log_in_one_go(connection: Connection, appender: Appender) -> int:
+    """Work for `apply`: two events after all there are."""
+    appender.expect_events(connection, ["s"])
+    appender.emit("s", "training.log", {})
+    return appender.emit("s", "training.log", {}).seq
+
+
+@BOTH
+async def test_what_is_applied_is_numbered_and_published_in_line_with_all_else(opened: Opened) -> None:
+    async def write() -> None:
+        async with opened.store.write() as transaction:
+            await transaction.emit("s", "training.log", {})
+
+    before = opened.store.commits
+    newest = await asyncio.gather(*(opened.store.apply(log_in_one_go) for _ in range(8)), *(write() for _ in range(8)))
+    assert opened.store.commits == before + 16
+    assert [event.seq for event in opened.published] == list(range(1, 25))
+    assert max(filter(None, newest)) <= 24
+    async with opened.store.read() as rows:
+        assert await events_after(rows, "s", 0, 100) == opened.published
+
+
+@BOTH
+async def test_what_cannot_be_applied_is_neither_stored_nor_published(opened: Opened) -> None:
+    def fail(connection: Connection, appender: Appender) -> None:
+        log_in_one_go(connection, appender)
+        connection.execute(update(SessionRow).values(name="changed"))
+        raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        await opened.store.apply(fail)
+    assert opened.published == []
+    async with opened.store.read() as rows:
+        assert await last_seq(rows, "s") == 0
+        assert (await rows.get_one(SessionRow, "s")).name == "n"
+    assert await opened.store.apply(log_in_one_go) == 2  # it goes on
 
 
 @BOTH
