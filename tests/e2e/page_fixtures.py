@@ -35,7 +35,7 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--remote-debugging-port=0",
 )  # fmt: skip
-_KEY_CODES = {"Escape": 27, "Tab": 9}
+_KEY_CODES = {"Escape": 27, "Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 _ASKED_BY_VISITORS = "/api/v1/auth/me"
 """Answers 401 to who is not signed in, and the browser logs that."""
 _ALARMING_CALLS = frozenset({"error", "assert", "warning"})
@@ -207,10 +207,31 @@ class Page:
 
     async def press(self, key: str) -> None:
         """Press and release a key that types no character: `Escape`, `Tab`."""
-        for kind in ("rawKeyDown", "keyUp"):
+        typed = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown" if typed else "rawKeyDown", "keyUp"):
             await self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEY_CODES[key]
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEY_CODES[key], **typed
             )
+
+    async def write(self, selector: str, text: str) -> None:
+        """Put a text into a field, in place of what is there, as if it were typed."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        await self.evaluate(f"{field}.focus()")
+        await self.evaluate(f"{field}.select()")
+        await self.call("Input.insertText", text=text)
+
+    async def choose(self, selector: str, value: str) -> None:
+        """Choose an option of a select by its value, as a person does."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        events = "['input', 'change'].map((kind) => new Event(kind, { bubbles: true }))"
+        await self.evaluate(f"{field}.value = {json.dumps(value)}")
+        await self.evaluate(f"{events}.forEach((event) => {field}.dispatchEvent(event))")
+
+    async def set_width(self, width: int, height: int = 800) -> None:
+        """Look at the page as on a screen of this size, in CSS pixels."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     async def cookie(self, url: str, name: str) -> dict[str, Any] | None:
         """A cookie that the browser would send to `url`."""
