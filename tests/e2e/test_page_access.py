@@ -72,7 +72,7 @@ async def test_the_page_speaks_persian_from_right_to_left(stage: Stage) -> None:
     page = stage.page
     await open_view(stage, "session")
     await page.until("document.querySelector('#loss-chart canvas')")
-    await page.choose("#language", "fa")
+    await page.choose("#page-language", "fa")
     await page.until_text("#people-title", "شرکت‌کنندگان")
     assert await page.evaluate("[document.documentElement.dir, document.documentElement.lang].join()") == "rtl,fa"
     await page.until_text("#people", "۱٬۲۳۴")
@@ -84,7 +84,7 @@ async def test_the_page_speaks_persian_from_right_to_left(stage: Stage) -> None:
 
     await open_view(stage, "sessions")
     await page.until_text("#list-title", "نشست‌ها")
-    await page.choose("#language", "zh")
+    await page.choose("#page-language", "zh")
     await page.until_text("#list-title", "会话")
     assert await page.evaluate("document.documentElement.dir") == "ltr"
     assert page.alarms == []
@@ -96,14 +96,14 @@ async def test_the_page_is_dark_by_system_and_by_choice(stage: Stage) -> None:
     light = await page.evaluate(GROUND)
     await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     dark = await page.until(f"{GROUND} !== '{light}' && {GROUND}")
-    await page.choose("#theme", "light")
+    await page.choose("#page-theme", "light")
     assert await page.evaluate(GROUND) == light
     await page.call("Emulation.setEmulatedMedia", features=[])
-    await page.choose("#theme", "dark")
+    await page.choose("#page-theme", "dark")
     assert await page.evaluate(GROUND) == dark
     await open_view(stage, "session")
     assert await page.evaluate(GROUND) == dark
-    assert await page.evaluate("document.querySelector('#theme').value") == "dark"
+    assert await page.evaluate("document.querySelector('#page-theme').value") == "dark"
     assert page.alarms == []
 
 
@@ -113,7 +113,7 @@ async def test_nothing_is_wider_than_the_window(stage: Stage, width: int, langua
     page = stage.page
     await page.set_width(width)
     await open_view(stage, "sessions")
-    await page.choose("#language", language)
+    await page.choose("#page-language", language)
     await page.until(f"document.documentElement.lang === '{language}'")
     for name in views_of(stage):
         await open_view(stage, name)
@@ -168,7 +168,7 @@ async def test_axe_finds_nothing_serious(stage: Stage, axe: Path, theme: str) ->
     page = stage.page
     script = await install_axe(axe)
     await open_view(stage, "sessions")
-    await page.choose("#theme", theme)
+    await page.choose("#page-theme", theme)
     for name in views_of(stage):
         await open_view(stage, name)
         await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")

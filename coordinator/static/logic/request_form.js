@@ -93,20 +93,20 @@ export function tomlValues(toml) {
 }
 
 /** The schema that `schema` stands for: references are followed, and of alternatives the one that is not null is taken. */
-function resolved(document, schema) {
+function resolved(api, schema) {
   if (schema === undefined) return {};
-  if (schema.$ref) return resolved(document, document.components.schemas[schema.$ref.split("/").at(-1)]);
+  if (schema.$ref) return resolved(api, api.components.schemas[schema.$ref.split("/").at(-1)]);
   const alternatives = (schema.anyOf ?? []).filter(({ type }) => type !== "null");
   if (alternatives.length === 0) return schema;
-  return { ...resolved(document, alternatives[0]), ...("default" in schema ? { default: schema.default } : {}) };
+  return { ...resolved(api, alternatives[0]), ...("default" in schema ? { default: schema.default } : {}) };
 }
 
 /** Path -> {choices, initial} as the API's document says of a SessionRequest; `initial` null where the config decides. */
-export function fieldFacts(document) {
+export function fieldFacts(api) {
   return new Map(FIELDS.map(({ path }) => {
     let schema = { $ref: "#/components/schemas/SessionRequest" };
-    for (const name of path.split(".")) schema = resolved(document, schema).properties?.[name];
-    const found = resolved(document, schema);
+    for (const name of path.split(".")) schema = resolved(api, schema).properties?.[name];
+    const found = resolved(api, schema);
     return [path, { choices: found.enum ?? (found.const === undefined ? [] : [found.const]), initial: found.default ?? null }];
   }));
 }

@@ -20,7 +20,7 @@ export function Dialog({ id, title, isOpen, onClose, children }) {
  */
 export function Question({ question, onAnswer }) {
   const no = useRef(null);
-  useLayoutEffect(() => { if (question) no.current.focus(); }, [question]);
+  useLayoutEffect(() => { if (question !== null) no.current.focus(); }, [question !== null]);
   const { title = "", text = "", label = "", style = "" } = question ?? {};
   return html`<${Dialog} id="confirm" title=${title} isOpen=${question !== null} onClose=${() => onAnswer(false)}>
     <p id="confirm-text">${text}</p>

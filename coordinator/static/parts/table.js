@@ -28,7 +28,7 @@ export function ScrollTable({ caption, titles, rows, id }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}><table>
     <caption class="for-readers">${caption}</caption>
     <thead><tr>${titles.map((title) => html`<th key=${title} scope="col" class="number">${title}</th>`)}</tr></thead>
-    <tbody id=${id}>${rows.map((cells) => html`<tr key=${cells[0]}>
+    <tbody id=${id}>${rows.map((cells, number) => html`<tr key=${number}>
       ${cells.map((cell, index) => html`<td key=${titles[index]} class="number">${cell}</td>`)}</tr>`)}</tbody>
   </table></div>`;
 }

@@ -28,7 +28,8 @@ function LanguageChoice() {
       showProblem(error);
     }
   };
-  return html`<select id="language" name="language" aria-label=${t("language.title")} value=${languageStore.state} onChange=${change}>
+  return html`<select id="page-language" name="page-language" aria-label=${t("language.title")} value=${languageStore.state}
+    onChange=${change}>
     ${Object.entries(LANGUAGE_NAMES).map(([code, name]) => html`<option key=${code} value=${code} lang=${code}>${name}</option>`)}
   </select>`;
 }
@@ -36,7 +37,7 @@ function LanguageChoice() {
 function ThemeChoice() {
   const [theme, setTheme] = useState(chosenTheme());
   const change = ({ target }) => { chooseTheme(target.value); setTheme(target.value); };
-  return html`<select id="theme" name="theme" aria-label=${t("theme.title")} value=${theme} onChange=${change}>
+  return html`<select id="page-theme" name="page-theme" aria-label=${t("theme.title")} value=${theme} onChange=${change}>
     ${THEMES.map((name) => html`<option key=${name} value=${name}>${t(THEME_KEYS[name])}</option>`)}</select>`;
 }
 

@@ -23,7 +23,7 @@ export function Field({ field, value, facts, initial, problem, onChange }) {
   const { path, kind, label, list, isRequired } = field;
   const id = `field-${path.replace(".", "-")}`;
   const shared = {
-    id, name: path, required: isRequired, value,
+    id, name: id, required: isRequired, value,
     "aria-invalid": problem ? "true" : null, "aria-describedby": problem ? `${id}-problem` : null,
     onInput: (event) => onChange(event.target.value),
   };

@@ -40,7 +40,7 @@ function Session({ live, state }) {
       <${SessionPeople} people=${people} records=${records} />
       <${SessionEvaluations} records=${records} />
       <${SessionCheckpoints} checkpoints=${checkpoints} />
-      <${SessionLog} records=${records} names=${names} onOlder=${olderLog === null ? null : () => live.loadOlderLog()} />
+      <${SessionLog} live=${live} records=${records} names=${names} hasOlder=${olderLog !== null} />
       <${SessionConfig} config=${config} />
     </div></article>`;
 }

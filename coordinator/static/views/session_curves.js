@@ -5,6 +5,7 @@ import { AXES, columns, isDrawable } from "../logic/curve.js";
 import { LineChart } from "../parts/line_chart.js";
 import { ScrollTable } from "../parts/table.js";
 import { html, useMemo, useState } from "../parts/html.js";
+import { pure } from "../parts/pure.js";
 
 const TABLE_POINTS = 100;
 const SMOOTHINGS = [0, 0.6, 0.9, 0.98];
@@ -87,7 +88,7 @@ function PointsTable({ points }) {
 }
 
 /** `points` of the session, null before they are there; `tokens`: tokens in a sample, null where that is not fixed. */
-export function SessionCurves({ points, tokens }) {
+export const SessionCurves = pure(({ points, tokens }) => {
   const axes = AXES.filter((axis) => axis !== "tokens" || tokens !== null);
   const [chosen, setAxis] = useChoice("axis", AXES);
   const [scale, setScale] = useChoice("scale", ["linear", "log"]);
@@ -111,4 +112,4 @@ export function SessionCurves({ points, tokens }) {
     ${isDrawable(known, ["tokensPerSecond"]) && html`<h3>${t("curve.speedTitle")}</h3>
       <${SpeedChart} points=${known} axis=${axis} tokens=${tokens} />`}
     <${PointsTable} points=${known} /></section>`;
-}
+});

@@ -5,6 +5,7 @@ import { isFinal } from "../logic/states.js";
 import { CopyRow } from "../parts/copy.js";
 import { ScrollTable } from "../parts/table.js";
 import { html, useMemo } from "../parts/html.js";
+import { pure } from "../parts/pure.js";
 
 const DIGEST_LENGTH = 8;
 
@@ -32,7 +33,7 @@ const metricsOf = ({ metrics }) =>
   Object.entries(metrics).map(([name, value]) => `${name} ${format.significant(value)}`).join(", ");
 
 /** The evaluations that the log has at hand, newest first. */
-export function SessionEvaluations({ records }) {
+export const SessionEvaluations = pure(({ records }) => {
   const found = useMemo(() => evaluationsOf(records ?? []), [records]);
   if (found.length === 0) return null;
   const rows = found.map((one) => [
@@ -41,10 +42,10 @@ export function SessionEvaluations({ records }) {
   const titles = [t("axis.round"), t("evaluations.time"), t("axis.samples"), t("evaluations.metrics")];
   return html`<section class="panel" aria-labelledby="evaluations-title"><h2 id="evaluations-title">${t("evaluations.title")}</h2>
     <${ScrollTable} id="evaluations" caption=${t("evaluations.title")} titles=${titles} rows=${rows} /></section>`;
-}
+});
 
 /** The checkpoints on the coordinator's disk, newest first. */
-export function SessionCheckpoints({ checkpoints }) {
+export const SessionCheckpoints = pure(({ checkpoints }) => {
   if (checkpoints === null) return null;
   const rows = checkpoints.map((one) => [
     format.number(one.number), format.number(one.round), format.number(one.validationLoss, 3), format.bytes(one.sizeBytes),
@@ -57,12 +58,12 @@ export function SessionCheckpoints({ checkpoints }) {
   return html`<section class="panel" aria-labelledby="checkpoints-title"><h2 id="checkpoints-title">${t("checkpoints.title")}</h2>
     ${rows.length === 0 ? html`<p class="quiet">${t("checkpoints.empty")}</p>`
       : html`<${ScrollTable} id="checkpoints" caption=${t("checkpoints.title")} titles=${titles} rows=${rows} />`}</section>`;
-}
+});
 
 /** The TOML that the runs train from. */
-export function SessionConfig({ config }) {
+export const SessionConfig = pure(({ config }) => {
   if (config === null) return null;
   return html`<section class="panel wide" aria-labelledby="config-title"><h2 id="config-title">${t("config.title")}</h2>
     <details id="config"><summary>${t("config.show")}</summary>
       <pre class="sample tall" dir="ltr" tabindex="0" aria-label=${t("config.title")}>${config}</pre></details></section>`;
-}
+});

@@ -2,6 +2,7 @@
 import { format, t } from "../client/i18n.js";
 import { CHECKPOINTER, COORDINATOR, filterRecords, keyOf } from "../logic/records.js";
 import { html, useLayoutEffect, useMemo, useRef, useState } from "../parts/html.js";
+import { pure } from "../parts/pure.js";
 
 const LEVEL_KEYS = { info: "log.all", warning: "log.warnings", error: "log.errors" };
 const SIGNS = { info: "", warning: "▲ ", error: "✕ " };
@@ -9,12 +10,11 @@ const OWN_SOURCES = { [CHECKPOINTER]: "people.checkpointer", [COORDINATOR]: "log
 
 const sourceName = (source, names) => (source in OWN_SOURCES ? t(OWN_SOURCES[source]) : names.get(source) ?? source);
 
-function Entry({ record, names }) {
+const Entry = pure(({ record, source }) => {
   const date = new Date(record.time * 1000);
-  return html`<li><time datetime=${date.toISOString()}>${format.clock(date)}</time>
-    <bdi class="source">${sourceName(record.source, names)}</bdi>
+  return html`<li><time datetime=${date.toISOString()}>${format.clock(date)}</time><bdi class="source">${source}</bdi>
     <span class="message ${record.level}" dir="auto">${SIGNS[record.level]}${record.message}</span></li>`;
-}
+});
 
 function Filters({ filter, onChange, records, names }) {
   const sources = [...new Set(records.map(({ source }) => source))];
@@ -50,8 +50,8 @@ function useFollowing(list, first) {
   return { isFollowing, onScroll, follow };
 }
 
-/** `records` null before they are there; `names` participant id -> name; `onOlder()` loads older ones, null if there are none. */
-export function SessionLog({ records, names, onOlder }) {
+/** `records` null before they are there; `names` participant id -> name; `live` loads older ones where `hasOlder`. */
+export const SessionLog = pure(({ live, records, names, hasOlder }) => {
   const list = useRef(null);
   const [filter, setFilter] = useState({ text: "", level: "info", source: "" });
   const found = useMemo(() => filterRecords(records ?? [], filter), [records, filter]);
@@ -63,10 +63,11 @@ export function SessionLog({ records, names, onOlder }) {
     <p id="log-empty" class="quiet" hidden=${!isEmpty}>${t("log.empty")}</p>
     <p id="log-none" class="quiet" role="status" hidden=${isEmpty || found.length > 0 || records === null}>${t("log.noneFound")}</p>
     <ol id="log" class="log" ref=${list} tabindex="0" aria-labelledby="log-title" hidden=${found.length === 0} onScroll=${onScroll}>
-      ${found.map((record) => html`<${Entry} key=${keyOf(record)} record=${record} names=${names} />`)}</ol>
+      ${found.map((record) => html`<${Entry} key=${keyOf(record)} record=${record} source=${sourceName(record.source, names)} />`)}</ol>
     <div class="buttons">
       ${!isFollowing && found.length > 0 && html`<button id="log-follow" type="button" class="small"
         onClick=${follow}>${t("log.follow")}</button>`}
-      ${onOlder && html`<button id="log-older" type="button" class="small" onClick=${onOlder}>${t("log.older")}</button>`}
+      ${hasOlder && html`<button id="log-older" type="button" class="small"
+        onClick=${() => live.loadOlderLog()}>${t("log.older")}</button>`}
     </div></section>`;
-}
+});

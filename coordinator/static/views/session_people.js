@@ -6,7 +6,8 @@ import { CHECKPOINTER } from "../logic/records.js";
 import { shortAddress } from "../logic/format.js";
 import { Badge } from "../parts/badge.js";
 import { CardRow, CardTable } from "../parts/table.js";
-import { Component, html, useMemo } from "../parts/html.js";
+import { html, useMemo } from "../parts/html.js";
+import { pure } from "../parts/pure.js";
 import { phaseWord } from "./session_facts.js";
 
 const DIGEST_LENGTH = 8;
@@ -47,27 +48,22 @@ function DigestCell({ held: { digest, round, differs } }) {
     ${differs && html` <strong class="bad">${t("people.differs")}</strong>`}`;
 }
 
-/** A row is drawn again only when what it shows has changed: there may be thousands. */
-class PersonRow extends Component {
-  shouldComponentUpdate(next) {
-    return next.shown !== this.props.shown || next.language !== this.props.language;
-  }
-
-  render({ person, held, share, columns }) {
-    // what somebody last reported is no longer true of a machine that is away
-    const now = person.state === "online" ? person : {};
-    const traffic = { sent: format.bytes(person.bytesSent), received: format.bytes(person.bytesReceived) };
-    const name = html`<bdi>${nameOf(person)}</bdi> <bdi class="quiet address" dir="ltr" title=${person.account}
-      >${person.account && shortAddress(person.account)}</bdi>`;
-    const cells = [
-      name, html`<${StateCell} person=${person} />`, html`<bdi>${person.device || NOTHING}</bdi>`,
-      format.percent(share === null ? null : 100 * share), format.number(person.step), format.number(now.loss, 3),
-      format.number(now.status === "training" ? now.tokensPerSecond : null), t("facts.sentReceived", traffic),
-      html`<${DigestCell} held=${held} />`,
-    ];
-    return html`<${CardRow} columns=${columns} cells=${cells} className=${person.state === "offline" ? "offline" : ""} />`;
-  }
-}
+/** A participant; `shown` is a text of {person, held, share}, so that only a row is drawn again that has changed. */
+const PersonRow = pure(({ shown, columns }) => {
+  const { person, held, share } = JSON.parse(shown);
+  // what somebody last reported is no longer true of a machine that is away
+  const now = person.state === "online" ? person : {};
+  const traffic = { sent: format.bytes(person.bytesSent), received: format.bytes(person.bytesReceived) };
+  const name = html`<bdi>${nameOf(person)}</bdi> <bdi class="quiet address" dir="ltr" title=${person.account}
+    >${person.account && shortAddress(person.account)}</bdi>`;
+  const cells = [
+    name, html`<${StateCell} person=${person} />`, html`<bdi>${person.device || NOTHING}</bdi>`,
+    format.percent(share === null ? null : 100 * share), format.number(person.step), format.number(now.loss, 3),
+    format.number(now.status === "training" ? now.tokensPerSecond : null), t("facts.sentReceived", traffic),
+    html`<${DigestCell} held=${held} />`,
+  ];
+  return html`<${CardRow} columns=${columns} cells=${cells} className=${person.state === "offline" ? "offline" : ""} />`;
+});
 
 function CheckpointerRow({ held, columns }) {
   const empty = Array(columns.length - 3).fill(NOTHING);
@@ -96,7 +92,7 @@ function Census({ people }) {
 }
 
 /** `people`: the API's page of participants, null before it is there; `records` tell who holds the swarm's outer state. */
-export function SessionPeople({ people, records }) {
+export const SessionPeople = pure(({ people, records }) => {
   const language = languageStore.state;
   const columns = useMemo(columnsOf, [language]);
   const rows = useMemo(() => {
@@ -104,9 +100,10 @@ export function SessionPeople({ people, records }) {
     const known = records ?? [];
     const agreed = agreedDigests(known);
     const shares = sharesOf(items);
-    const all = items.map((person) => ({
-      person, held: heldDigest(person.id, person.digest, known, agreed), share: shares.get(person.id),
-    }));
+    const all = items.map((person) => {
+      const held = heldDigest(person.id, person.digest, known, agreed);
+      return { person, held, shown: JSON.stringify({ person, held, share: shares.get(person.id) }) };
+    });
     const digest = people?.checkpointer.digest;
     return { all, checkpointer: digest ? heldDigest(CHECKPOINTER, digest, known, agreed) : null };
   }, [people, records]);
@@ -122,10 +119,9 @@ export function SessionPeople({ people, records }) {
     <p id="people-empty" class="quiet" hidden=${rows.all.length > 0}>${t("people.empty")}</p>
     ${peers.length > 0 && html`<${DigestSummary} peers=${peers} />`}
     ${!isEmpty && html`<${CardTable} id="people" caption=${t("people.title")} columns=${columns} className="people">
-      ${rows.all.map(({ person, held, share }) => html`<${PersonRow} key=${person.id} person=${person} held=${held} share=${share}
-        columns=${columns} language=${language} shown=${JSON.stringify([person, held, share])} />`)}
+      ${rows.all.map(({ person, shown }) => html`<${PersonRow} key=${person.id} columns=${columns} shown=${shown} />`)}
       ${rows.checkpointer && html`<${CheckpointerRow} key="checkpointer" held=${rows.checkpointer} columns=${columns} />`}
     </${CardTable}>`}
     <p id="people-more" class="quiet" hidden=${people.nextCursor === null}>${t("people.more", { count: people.items.length })}</p>
   </section>`;
-}
+});

@@ -4,6 +4,7 @@ import { roundSummaries } from "../logic/rounds.js";
 import { BarsLegend, StackedBars } from "../parts/bars.js";
 import { ScrollTable } from "../parts/table.js";
 import { html, useMemo } from "../parts/html.js";
+import { pure } from "../parts/pure.js";
 
 const ROUNDS_SHOWN = 40;
 
@@ -22,7 +23,7 @@ function rowOf(round) {
 }
 
 /** `records` of the log, null before they are there. */
-export function SessionRounds({ records }) {
+export const SessionRounds = pure(({ records }) => {
   const rounds = useMemo(() => roundSummaries(records ?? []), [records]);
   const split = rounds.filter(({ computing }) => computing !== null).slice(-ROUNDS_SHOWN);
   if (split.length === 0) return null;
@@ -42,4 +43,4 @@ export function SessionRounds({ records }) {
     <details><summary>${t("rounds.table")}</summary>
       <${ScrollTable} id="round-rows" caption=${t("rounds.table")} titles=${titles} rows=${[...rounds].reverse().map(rowOf)} />
     </details></section>`;
-}
+});
