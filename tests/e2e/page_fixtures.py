@@ -255,21 +255,21 @@ class Page:
         )
         return found if isinstance(found, str) else ""
 
-    async def until_text(self, selector: str, expected: str) -> None:
+    async def until_text(self, selector: str, expected: str, *, limit_s: float = LIMIT_S) -> None:
         """Wait until an element's visible text contains `expected`."""
 
         async def shown() -> bool:
             return expected in await self.text(selector)
 
-        await eventually(shown, f"{selector} shows {expected!r}")
+        await eventually(shown, f"{selector} shows {expected!r}", limit_s=limit_s)
 
-    async def until(self, expression: str) -> Any:
+    async def until(self, expression: str, *, limit_s: float = LIMIT_S) -> Any:
         """Wait until a JavaScript expression holds; returns its value."""
 
         async def holds() -> Any:
             return await self.evaluate(expression)
 
-        return await eventually(holds, expression)
+        return await eventually(holds, expression, limit_s=limit_s)
 
     async def click(self, selector: str) -> None:
         """Click with the mouse, in the middle of the first such element: it must be there for a person too."""
