@@ -62,7 +62,8 @@ test("numbers, sizes and times are written as exactly as they deserve", () => {
   assert.equal(format.roughly(20), "1 min");
   assert.equal(format.roughly(5400), "1.5 hr");
   assert.equal(format.roughly(4 * 86400), "4 days");
-  assert.equal(format.significant(0.0004), "4E-4");
+  assert.equal(format.significant(0.0004), "0.0004");
+  assert.equal(format.significant(4e-8), "4E-8");
   assert.equal(format.significant(2.3456789, 3), "2.35");
   assert.equal(formatsOf("fa").number(1234), "۱٬۲۳۴");
 });

@@ -14,7 +14,7 @@ LONGEST_LINE = 140
 OWN = [path for path in sorted(STATIC.rglob("*")) if path.is_file() and "vendor" not in path.relative_to(STATIC).parts]
 SCRIPTS = [path for path in OWN if path.suffix == ".js"]
 VENDORED = sorted((STATIC / "vendor").rglob("*.js"))
-IMPORT = re.compile(r"""(?:from|import)\s*["']([^"']+)["']""")
+IMPORT = re.compile(r"""(?:from|import)\s*["']([\w./@-]+)["']""")
 
 
 def name_of(path: Path) -> str:

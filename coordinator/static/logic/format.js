@@ -44,7 +44,7 @@ export function formatsOf(language) {
   /** A loss or a learning rate: as many digits as tell two apart. */
   const significant = (value, digits = 4) => {
     if (!isKnown(value)) return NOTHING;
-    const isTiny = value !== 0 && Math.abs(value) < 1e-3;
+    const isTiny = value !== 0 && Math.abs(value) < 1e-6;
     return format({ maximumSignificantDigits: digits, ...(isTiny ? { notation: "scientific" } : {}) }).format(value);
   };
 

@@ -36,7 +36,7 @@ export function Field({ field, value, facts, initial, problem, onChange }) {
     text: () => html`<input ...${shared} type="text" placeholder=${placeholder} dir="auto" autocomplete="off"
       list=${list && `list-${list}`} />`,
   }[kind];
-  return html`<div class="field ${kind}">
+  return html`<div class="field ${kind === "long" ? "long" : ""}">
     <label for=${id}>${t(label)}${isRequired && html` <span class="quiet">${t("new.required")}</span>`}</label>
     ${control()}${problem && html`<p id="${id}-problem" class="field-problem bad" dir="auto">${problem}</p>`}</div>`;
 }

@@ -32,17 +32,15 @@ function Session({ live, state }) {
     <${SessionHead} live=${live} session=${session} progress=${progress} isBusy=${isBusy} onSaved=${setJob} />
     <${Saving} job=${job} />
     <${SessionFacts} state=${state} tokens=${tokens} />
-    <div class="grid">
-      <${SessionResult} session=${session} records=${records} />
-      <${SessionJoin} session=${session} />
+    <${SessionResult} session=${session} records=${records} />
+    <${SessionJoin} session=${session} />
+    <div class="columns">
       <${SessionCurves} points=${points} tokens=${tokens} />
-      <${SessionRounds} records=${records} />
-      <${SessionPeople} people=${people} records=${records} />
-      <${SessionEvaluations} records=${records} />
-      <${SessionCheckpoints} checkpoints=${checkpoints} />
-      <${SessionLog} live=${live} records=${records} names=${names} hasOlder=${olderLog !== null} />
-      <${SessionConfig} config=${config} />
-    </div></article>`;
+      <div class="stack"><${SessionRounds} records=${records} /><${SessionEvaluations} records=${records} />
+        <${SessionCheckpoints} checkpoints=${checkpoints} /></div></div>
+    <${SessionPeople} people=${people} records=${records} />
+    <${SessionLog} live=${live} records=${records} names=${names} hasOlder=${olderLog !== null} />
+    <${SessionConfig} config=${config} /></article>`;
 }
 
 /** The view of the session `id`: it follows it for as long as it is shown. */

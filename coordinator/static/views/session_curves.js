@@ -15,6 +15,9 @@ const LOSS_FIELDS = ["loss", "validationLoss"];
 const writeX = (axis) => (value) =>
   (axis === "time" ? format.shortTime(new Date(value * 1000)) : axis === "round" ? format.number(value) : format.compact(value));
 
+/** Whole tokens a second, unless there are very many. */
+const writeSpeed = (value) => (value < 1e5 ? format.number(value) : format.compact(value));
+
 /** A choice that this browser remembers, if it is one of `values`. */
 function useChoice(name, values) {
   const stored = values.find((value) => String(value) === preference(name));
@@ -74,7 +77,7 @@ function SpeedChart({ points, axis, tokens }) {
   };
   const label = t("chart.speedLabel", { round: points.at(-1).round, speed: format.number(points.at(-1).tokensPerSecond) });
   return html`<${LineChart} id="speed-chart" form="${axis} ${language}" columns=${drawn.columns} series=${series}
-    isTime=${axis === "time"} isLog=${false} writeX=${writeX(axis)} writeY=${format.compact} describe=${describe} label=${label} />`;
+    isTime=${axis === "time"} isLog=${false} writeX=${writeX(axis)} writeY=${writeSpeed} describe=${describe} label=${label} />`;
 }
 
 function PointsTable({ points }) {

@@ -48,12 +48,11 @@ export const SessionEvaluations = pure(({ records }) => {
 export const SessionCheckpoints = pure(({ checkpoints }) => {
   if (checkpoints === null) return null;
   const rows = checkpoints.map((one) => [
-    format.number(one.number), format.number(one.round), format.number(one.validationLoss, 3), format.bytes(one.sizeBytes),
+    format.number(one.round), format.number(one.validationLoss, 3), format.bytes(one.sizeBytes),
     format.clock(new Date(one.savedAt)), html`<code dir="ltr" title=${one.digest}>${one.digest.slice(0, DIGEST_LENGTH)}</code>`,
   ]);
   const titles = [
-    t("checkpoints.number"), t("axis.round"), t("curve.validationLoss"), t("checkpoints.size"), t("checkpoints.saved"),
-    t("people.digest"),
+    t("axis.round"), t("curve.validationLoss"), t("checkpoints.size"), t("checkpoints.saved"), t("people.digest"),
   ];
   return html`<section class="panel" aria-labelledby="checkpoints-title"><h2 id="checkpoints-title">${t("checkpoints.title")}</h2>
     ${rows.length === 0 ? html`<p class="quiet">${t("checkpoints.empty")}</p>`
@@ -63,7 +62,7 @@ export const SessionCheckpoints = pure(({ checkpoints }) => {
 /** The TOML that the runs train from. */
 export const SessionConfig = pure(({ config }) => {
   if (config === null) return null;
-  return html`<section class="panel wide" aria-labelledby="config-title"><h2 id="config-title">${t("config.title")}</h2>
+  return html`<section class="panel" aria-labelledby="config-title"><h2 id="config-title">${t("config.title")}</h2>
     <details id="config"><summary>${t("config.show")}</summary>
       <pre class="sample tall" dir="ltr" tabindex="0" aria-label=${t("config.title")}>${config}</pre></details></section>`;
 });

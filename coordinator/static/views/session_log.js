@@ -57,7 +57,7 @@ export const SessionLog = pure(({ live, records, names, hasOlder }) => {
   const found = useMemo(() => filterRecords(records ?? [], filter), [records, filter]);
   const { isFollowing, onScroll, follow } = useFollowing(list, found.length > 0 ? keyOf(found[0]) : "");
   const isEmpty = records !== null && records.length === 0;
-  return html`<section class="panel wide" aria-labelledby="log-title">
+  return html`<section class="panel" aria-labelledby="log-title">
     <div class="panel-head"><h2 id="log-title">${t("log.title")}</h2>
       ${records !== null && !isEmpty && html`<${Filters} filter=${filter} onChange=${setFilter} records=${records} names=${names} />`}</div>
     <p id="log-empty" class="quiet" hidden=${!isEmpty}>${t("log.empty")}</p>

@@ -114,7 +114,7 @@ export const SessionPeople = pure(({ people, records }) => {
     .map(({ person, held }) => ({ name: nameOf(person), held }));
   if (rows.checkpointer) peers.push({ name: t("people.checkpointer"), held: rows.checkpointer });
   const isEmpty = rows.all.length === 0 && rows.checkpointer === null;
-  return html`<section class="panel wide" aria-labelledby="people-title"><div class="panel-head">
+  return html`<section class="panel" aria-labelledby="people-title"><div class="panel-head">
       <h2 id="people-title">${t("people.title")}</h2><${Census} people=${people} /></div>
     <p id="people-empty" class="quiet" hidden=${rows.all.length > 0}>${t("people.empty")}</p>
     ${peers.length > 0 && html`<${DigestSummary} peers=${peers} />`}
