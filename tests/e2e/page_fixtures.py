@@ -271,6 +271,10 @@ class Page:
 
         return await eventually(holds, expression, limit_s=limit_s)
 
+    async def until_there(self, selector: str, *, limit_s: float = LIMIT_S) -> None:
+        """Wait until there is such an element."""
+        await self.until(f"document.querySelector({json.dumps(selector)}) !== null", limit_s=limit_s)
+
     async def click(self, selector: str) -> None:
         """Click with the mouse, in the middle of the first such element: it must be there for a person too."""
         where = await self.evaluate(

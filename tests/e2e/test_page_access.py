@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -65,13 +64,13 @@ async def open_view(stage: Stage, name: str) -> None:
     address, element = views_of(stage)[name]
     await stage.page.open("about:blank")
     await stage.page.open(f"{stage.api.url}/{address}")
-    await stage.page.until(f"document.querySelector({json.dumps(element)})")
+    await stage.page.until_there(element)
 
 
 async def test_the_page_speaks_persian_from_right_to_left(stage: Stage) -> None:
     page = stage.page
     await open_view(stage, "session")
-    await page.until("document.querySelector('#loss-chart canvas')")
+    await page.until_there("#loss-chart canvas")
     await page.choose("#page-language", "fa")
     await page.until_text("#people-title", "شرکت‌کنندگان")
     assert await page.evaluate("[document.documentElement.dir, document.documentElement.lang].join()") == "rtl,fa"

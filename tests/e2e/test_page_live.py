@@ -34,7 +34,7 @@ async def start(stage: Stage) -> None:
 
 
 async def open_table(page: Page) -> None:
-    await page.until("document.querySelector('#rounds')")
+    await page.until_there("#rounds")
     await page.evaluate("document.querySelector('#rounds').open = true")
 
 
@@ -82,7 +82,7 @@ async def test_the_curve_is_drawn_as_it_is_asked_for(page: Page, tmp_path: Path)
     async with coordinator_process(shared) as url, staged(url, page) as stage:
         add_points(shared, stage.session, range(21))
         await stage.open_session()
-        await page.until("document.querySelector('#loss-chart canvas')")
+        await page.until_there("#loss-chart canvas")
         axes = await page.evaluate("[...document.querySelector('#axis').options].map((option) => option.value)")
         assert axes == ["samples", "tokens", "round", "time"]
         for choice, value in (("axis", "time"), ("scale", "log"), ("smoothing", "0.9"), ("axis", "tokens")):
@@ -114,6 +114,12 @@ async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(p
 
     port = int(url.rsplit(":", 1)[1])
     async with coordinator_process(shared, port=port) as url, aiohttp.ClientSession() as http:
+
+        async def is_ready() -> bool:
+            async with http.get(f"{url}/readyz") as response:
+                return response.status == 200
+
+        await eventually(is_ready, "the checkpointer is ready")
         other = Volunteer(http, url, stage.session, tmp_path / "ben.key")
         await other.join("Ben")
         await other.end_round(4, "a" * 64)

@@ -60,15 +60,14 @@ async def test_a_session_is_opened_watched_and_steered_on_the_page(tools: DevToo
         session_url = (await page.text("#command")).split()[-1]
         node = system.start_node("one", session_url)
         await page.until_text("#state", "training", limit_s=90.0)
-        await page.until("document.querySelector('#rounds')", limit_s=90.0)
+        await page.until_there("#rounds", limit_s=90.0)
         await page.evaluate("document.querySelector('#rounds').open = true")
         await page.until(f"{POINTS} >= 4", limit_s=90.0)
         await page.until("document.querySelectorAll('#split rect').length > 3", limit_s=60.0)
         await page.until_text("#digests", "All hold the same outer state")
         await page.until_text("#evaluations", "validationLoss")
-        await page.until(
-            "document.querySelector('#loss-chart canvas') && document.querySelector('#speed-chart canvas')"
-        )
+        for chart in ("loss", "speed"):
+            await page.until_there(f"#{chart}-chart canvas")
 
         await page.click("[data-action=pause]")
         await page.until_text("#state", "paused")
@@ -81,11 +80,11 @@ async def test_a_session_is_opened_watched_and_steered_on_the_page(tools: DevToo
         await confirm(page, "stop")
         await page.until_text("#state", "stopped", limit_s=90.0)
         await page.until_text("#model-path", "models/final")
-        await page.until("document.querySelector('#sample')")
+        await page.until_there("#sample")
         assert await page.text("#join") == ""
         assert await asyncio.to_thread(node.popen.wait, 60) == 0, node.output()
         assert page.alarms == []
         assert page.foreign_requests(system.url) == []
         await page.open(f"{system.url}/#/models")
-        await page.until("document.querySelector('#models tr')")
+        await page.until_there("#models tr")
         await page.close()

@@ -58,6 +58,7 @@ async def test_the_list_draws_the_loss_of_a_session(page: Page, tmp_path: Path) 
         await page.open(url)
         await page.until_text("#list-items .running .badge", "training")
         await page.until_text("#list-items .figures", "2.000")
+        await page.until_there("#list-items .spark path")
         assert page.alarms == []
 
 
@@ -119,7 +120,7 @@ async def test_versions_of_models_are_compared(page: Page, tmp_path: Path) -> No
         await page.until_text("#comparison", "validationLoss")
         await page.until_text("#comparison tr td:nth-child(3)", "best")
         assert "best" not in await page.text("#comparison tr td:nth-child(2)")
-        await page.until("document.querySelector('#compare-chart canvas')")
+        await page.until_there("#compare-chart canvas")
         assert page.alarms == []
         assert page.foreign_requests(url) == []
 
@@ -135,7 +136,7 @@ async def test_who_took_part_is_listed_with_what_was_given(stage: Stage, tmp_pat
     await Volunteer(stage.http, stage.api.url, stage.session, tmp_path / "ada.key").join("Ada")
     await page.open(f"{stage.api.url}/#/contributors")
     await page.until_text("#contributors", "Ada")
-    await page.until("document.querySelector('#contributors summary')")
+    await page.until_there("#contributors summary")
     await page.evaluate("document.querySelector('#contributors details').open = true")
     await page.until_text("#contributors", NAME)
     assert page.alarms == []
@@ -147,7 +148,7 @@ async def test_an_owner_saves_a_version_in_the_middle_only_where_that_can_be(sta
     assert await page.evaluate("document.querySelector('[data-action=save]')") is None
     await stage.api.post(f"/sessions/{stage.session}/start")
     await page.until_text("#state", "waiting")
-    await page.until("document.querySelector('[data-action=save]')")
+    await page.until_there("[data-action=save]")
     await page.click("[data-action=save]")
     await page.until_text("#saving", "A version is being saved")
     jobs = (await stage.api.get(f"/jobs?session={stage.session}"))["items"]
@@ -157,7 +158,7 @@ async def test_an_owner_saves_a_version_in_the_middle_only_where_that_can_be(sta
 async def test_config_and_checkpoints_are_shown(stage: Stage) -> None:
     page = stage.page
     await stage.open_session()
-    await page.until("document.querySelector('#config')")
+    await page.until_there("#config")
     await page.evaluate("document.querySelector('#config').open = true")
     await page.until_text("#config", "max_steps = 80")
     await page.until_text("#checkpoints-title ~ p", "No checkpoint has been kept yet.")

@@ -6,8 +6,7 @@ import { html } from "./html.js";
  * windows a row is a card. The roles are said again, since a table that is drawn otherwise is none to screen readers.
  */
 export function CardTable({ id, caption, columns, children, className = "" }) {
-  return html`<table class="cards-when-narrow ${className}" role="table">
-    <caption class="for-readers">${caption}</caption>
+  return html`<table class="cards-when-narrow ${className}" role="table" aria-label=${caption}>
     <thead role="rowgroup"><tr role="row">
       ${columns.map(({ key, title, kind }) =>
         html`<th key=${key} scope="col" role="columnheader" class=${kind ?? ""}>${title}</th>`)}

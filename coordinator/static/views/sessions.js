@@ -32,23 +32,24 @@ function useSessions(pages) {
 }
 
 /** Losses of a session for its small curve, asked for once the item is seen and again with each new round. */
-function useLosses(item, { id, round }) {
+function useLosses(item, { id, round, status }) {
   const [isSeen, setSeen] = useState(false);
   const [losses, setLosses] = useState([]);
+  const isDraft = status === "draft";
   useEffect(() => {
     const observer = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) setSeen(true); });
     observer.observe(item.current);
     return () => observer.disconnect();
   }, []);
   useEffect(() => {
-    if (!isSeen || round < 2) return undefined;
+    if (!isSeen || isDraft) return undefined;
     let isWanted = true;
     getJson(`/api/v1/sessions/${encodeURIComponent(id)}/metrics?points=${SPARK_POINTS}`).then(
       ({ items }) => { if (isWanted) setLosses(items.map(({ loss, validationLoss }) => loss ?? validationLoss)); },
       (error) => { if (isWanted && !(error instanceof AwayError) && error.status !== 404) showProblem(error); },
     );
     return () => { isWanted = false; };
-  }, [isSeen, id, round]);
+  }, [isSeen, isDraft, id, round]);
   return losses;
 }
 
