@@ -10,7 +10,7 @@ demo: install  ## a coordinator and two nodes on this machine train a small mode
 	.venv/bin/cotrain demo
 
 test: install-dev  ## all tests but the longest
-	$(CPU) .venv/bin/python -m pytest -m "not long"
+	@scripts/test.sh
 
 chaos: install-dev  ## the swarm and the demo while processes are killed, stopped and cut off (half an hour; some of it needs root)
 	$(CPU) .venv/bin/python -m pytest tests/chaos

@@ -12,11 +12,13 @@ from benchmarks.swarm_figures import Figure
 from benchmarks.swarm_wire import STOCK, average_together, is_complete, wire_peers
 from cotrain.config import RunConfig
 from tests.integration.swarm_fixtures import ChildHandle, TestSwarm, running_swarm, swarm_config
-from tests.netns import Host, Network, network
+from tests.netns import Host, Network, Traffic, network
 
 SMALL = 30_011
 """Parameters where only the messages count."""
-IDLE_S = 5.0
+SETTLE_S = 10.0
+"""After the first round: audits follow it, and connections are still opened."""
+IDLE_S = 10.0
 
 
 def crowd_config(peers: int) -> RunConfig:
@@ -32,9 +34,7 @@ def _rounds_of_crowd(swarm: TestSwarm, host: Host, peers: int, seed: int, rounds
     handles = swarm.peers
     swarm.all(handles, "seen", peers)
     swarm.all(handles, "average", seed)  # connections are open from here on
-    idle_from, idle_since = host.sent("lo"), time.monotonic()
-    time.sleep(IDLE_S)  # what they say when nothing happens
-    idle = host.sent("lo").since(idle_from).bytes / (time.monotonic() - idle_since)
+    idle = _idle_per_s(host)
     matchmaking, complete, before, started = [], 0, host.sent("lo"), time.monotonic()
     for turn in range(1, rounds + 1):
         outcomes = swarm.all(handles, "average", seed + turn)
@@ -43,10 +43,24 @@ def _rounds_of_crowd(swarm: TestSwarm, host: Host, peers: int, seed: int, rounds
         if whole:
             matchmaking.append(max(outcome["matchmakingSeconds"] for outcome in outcomes))
     wall_s, sent = time.monotonic() - started, host.sent("lo").since(before)
+    return {"matchmaking_s": matchmaking, "complete": complete} | _per_round(sent, idle, wall_s, peers, rounds)
+
+
+def _idle_per_s(host: Host) -> tuple[float, float]:
+    """Bytes and packets a second that all peers together send while nothing happens."""
+    time.sleep(SETTLE_S)
+    before, since = host.sent("lo"), time.monotonic()
+    time.sleep(IDLE_S)
+    sent, took_s = host.sent("lo").since(before), time.monotonic() - since
+    return sent.bytes / took_s, sent.packets / took_s
+
+
+def _per_round(sent: Traffic, idle: tuple[float, float], wall_s: float, peers: int, rounds: int) -> dict[str, float]:
+    """What each peer sent for a round: without what it would have sent in that time anyway, which is told, too."""
     return {
-        "matchmaking_s": matchmaking, "complete": complete, "wall_s": wall_s,
-        "bytes": (sent.bytes - idle * wall_s) / (peers * rounds), "packets": sent.packets / (peers * rounds),
-        "idle_bytes_per_s": idle / peers,
+        "bytes": (sent.bytes - idle[0] * wall_s) / (peers * rounds),
+        "packets": (sent.packets - idle[1] * wall_s) / (peers * rounds),
+        "idle_bytes_per_s": idle[0] / peers, "wall_s": wall_s,
     }  # fmt: skip
 
 
@@ -73,14 +87,13 @@ def _stock_crowd(net: Network, peers: int, seed: int, rounds: int) -> dict[str, 
 
 def _rounds_of_stock(handles: list[ChildHandle], host: Host, seed: int, rounds: int) -> dict[str, Any]:
     average_together(handles, seed)
-    before = host.sent("lo")
+    idle, before, started = _idle_per_s(host), host.sent("lo"), time.monotonic()
     answers = [average_together(handles, seed + turn) for turn in range(1, rounds + 1)]
-    sent, times = host.sent("lo").since(before), len(handles) * rounds
+    sent, wall_s = host.sent("lo").since(before), time.monotonic() - started
     whole = [answer for answer in answers if is_complete(answer)]
     return {
         "matchmaking_s": [max(peer["matchmaking_s"] for peer in answer) for answer in whole], "complete": len(whole),
-        "bytes": sent.bytes / times, "packets": sent.packets / times,
-    }  # fmt: skip
+    } | _per_round(sent, idle, wall_s, len(handles), rounds)  # fmt: skip
 
 
 def in_crowds(seed: int, *, few: int = 4, middle: int = 16, many: int = 32, rounds: int = 3) -> list[Figure]:
@@ -106,6 +119,8 @@ def in_crowds(seed: int, *, few: int = 4, middle: int = 16, many: int = 32, roun
                 details={str(peers): round(one[what], 1) for peers, one in ours.items()}
                 | {f"stock {peers}": round(one[what], 1) for peers, one in stock.items()}
                 | {"complete rounds": [one["complete"] for one in ours.values()],
+                   "of stock": [one["complete"] for one in stock.values()],
+                   "wall seconds": [round(one["wall_s"], 1) for one in ours.values()],
                    "idle bytes per peer and second": [round(one["idle_bytes_per_s"]) for one in ours.values()]},
             )
         )  # fmt: skip

@@ -20,6 +20,7 @@ from coordinator.api import (
     events,
     invitations,
     jobs,
+    links,
     models,
     monitoring,
     pages,
@@ -65,8 +66,8 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, sessions, assets, catalog, models, jobs, trained, participants, invitations, uplink, events, monitoring,
-        pages,
+        auth, links, sessions, assets, catalog, models, jobs, trained, participants, invitations, uplink, events,
+        monitoring, pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)

@@ -91,6 +91,8 @@ class Checkpointer:
 
         Raises SwarmError if this process has lost its daemon: it must be started again.
         """
+        from cotrain.swarm.silence import require_running
+
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
         addresses = [str(address) for address in self._dht.get_visible_maddrs()]
         _report(Ready(peer_id=self._dht.peer_id.to_base58(), addresses=addresses))
@@ -99,6 +101,7 @@ class Checkpointer:
                 line = self._lines.get(timeout=TICK_S)
             except queue.Empty:
                 self._follow_all()
+                require_running(self._dht)
                 self._dht_thread.require_answers()
                 continue
             if line is None:

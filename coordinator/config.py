@@ -59,6 +59,10 @@ class LimitsSection(Section):
     """For each address block: the /24 of an IPv4 address, the /48 of an IPv6 address."""
     logins_per_minute: Count = 30
     """Signatures to verify, for each client address."""
+    links_per_minute: Count = 10
+    """Nodes that ask for a wallet in a browser, for each client address."""
+    link_codes_per_minute: Count = 30
+    """Uses of such a code on the page, for each client address; signing takes three."""
     writes_per_minute: Count = 60
     """Changes by one account."""
     open_sessions_per_account: Count = 16

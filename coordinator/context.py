@@ -12,6 +12,7 @@ from coordinator.auth.bonds import Bonds
 from coordinator.auth.challenges import Challenges
 from coordinator.auth.contract_wallets import ContractWallets
 from coordinator.auth.limits import Limits
+from coordinator.auth.links import Links
 from coordinator.auth.login import Logins
 from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
@@ -63,6 +64,7 @@ class Coordinator:
     sign_ins: SignIns
     contract_wallets: ContractWallets
     logins: Logins
+    links: Links
     certificates: Certificates
     limits: Limits
     idempotency: Idempotency
@@ -120,6 +122,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
         participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
+        links=Links(signatures, chains=sign_in.chains, interval_s=settings.link_interval_s),
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
         catalog=catalog, metrics=metrics, jobs=jobs, evaluations=Evaluations(store, settings, registry, catalog),
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),

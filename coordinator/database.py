@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -125,13 +126,13 @@ def check_file(url: URL) -> None:
         sqlite3.connect(url.database).close()
 
 
-def connection_failures() -> tuple[type[Exception], ...]:
-    """What opening a connection may raise besides SQLAlchemy's own errors."""
-    try:
-        import asyncpg  # an extra
-    except ModuleNotFoundError:
-        return (OSError, sqlite3.Error)
-    return (OSError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+def database_failures() -> tuple[type[Exception], ...]:
+    """What any use of the database may raise where it is not there."""
+    failures: tuple[type[Exception], ...] = (SQLAlchemyError, OSError, sqlite3.Error)
+    # an extra that takes a tenth of a second to load: what has not been loaded has raised nothing
+    if (asyncpg := sys.modules.get("asyncpg")) is not None:
+        failures += (asyncpg.PostgresError, asyncpg.InterfaceError)
+    return failures
 
 
 def _prepare_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:

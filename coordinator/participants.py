@@ -16,14 +16,12 @@ from coordinator.contributions import credits_of
 from coordinator.credits import Credit
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.invitations import admission, redeem
-from coordinator.lifecycle import JOINABLE_STATES, possible_actions, wish_of
+from coordinator.joinable import check_joinable, check_memory
+from coordinator.lifecycle import wish_of
 from coordinator.models import ParticipantRow, RunRow, SessionRow
-from coordinator.needs import needs_of
-from coordinator.problem import RETRY_AFTER, UpgradeRequiredError
 from coordinator.progress import ProgressPump
 from coordinator.queue import queue_reasons
-from coordinator.scheduler import Reason, too_small
-from coordinator.sessions import find_session
+from coordinator.sessions import find_session, no_such_session
 from coordinator.store import Store, Transaction
 from coordinator.uplinks import Uplink, Uplinks
 from coordinator.views import (
@@ -33,15 +31,22 @@ from coordinator.views import (
     participant_view,
     peer_view,
 )
-from cotrain.errors import ConflictError, ForbiddenError, NotAuthorizedError, NotFoundError, UnreachableError
+from cotrain.errors import ConflictError, ForbiddenError, NotAuthorizedError, NotFoundError
 from cotrain.identity.account import Account
-from cotrain.protocol import PROTOCOL_VERSION, Asset, Hardware, RegisterAnswer, RegisterRequest, RenewAnswer, Welcome
+from cotrain.protocol import (
+    Asset,
+    Hardware,
+    RegisterAnswer,
+    RegisterRequest,
+    RenewAnswer,
+    ResumeRequest,
+    Welcome,
+)
 from cotrain.status import Status, now
 
 Position = tuple[float, str]
 """Where a page of participants begins: creation time and id of the last one seen."""
 
-_RETRY_AFTER_S = 2
 _RUNS_IN_WELCOME = 32
 _KNOWN_NODES = 256
 REMOVED_BY_OWNER = "the session's owner has removed this account"
@@ -86,22 +91,66 @@ class Participants:
         check_joinable(found, bool(self._initial_peers()), queued.get(session))
         check_memory(found, request.hardware)
         await self._bonds.redeem(request.bond, account=account, peer_id=request.peer_id, session=session)
-        token = new_token()
         async with self._store.write() as transaction:
             row = await find_session(transaction.rows, session)
             await redeem(transaction.rows, await admission(transaction.rows, row, str(account), request.invitation))
             initial_peers = self._initial_peers()
             check_joinable(row, bool(initial_peers))
             participant = await self._admit(transaction, session, request, str(account))
+            token = new_token()
             participant.token_sha256 = token_sha256(token)
-            membership = await self._certificates.issue(transaction, participant)
-            answer = RegisterAnswer(
-                participant=participant.id, token=token, session=session, initial_peers=initial_peers,
-                config=row.config, membership=membership,
-                assets=[Asset.model_validate(asset) for asset in row.assets],
-            )  # fmt: skip
+            answer = await self._begin(transaction, row, participant, token, initial_peers)
             await keep(transaction, answer)
         return answer
+
+    async def resume(
+        self, session: str, participant: str, token: str, request: ResumeRequest
+    ) -> RegisterAnswer:  # fmt: skip
+        """What a participant begins with that comes back, or takes another role; its token stays.
+
+        Raises ConflictError, UnreachableError, or NotAuthorizedError for a token that is not this participant's, and
+        once the wallet's statement has expired.
+        """
+        async with self._store.write() as transaction:
+            # here, and not before: whoever is put out meanwhile must not come back by this
+            known = _own(await transaction.rows.get(ParticipantRow, participant), session, token)
+            _check_statement(known)
+            row, initial_peers = await find_session(transaction.rows, session), self._initial_peers()
+            queued = await queue_reasons(transaction.rows, [session])
+            check_joinable(row, bool(initial_peers), queued.get(session))
+            check_memory(row, request.hardware)
+            _describe(known, request)
+            return await self._begin(transaction, row, known, token, initial_peers)
+
+    async def _begin(
+        self, transaction: Transaction, row: SessionRow, participant: ParticipantRow, token: str,
+        initial_peers: list[str],
+    ) -> RegisterAnswer:  # fmt: skip
+        return RegisterAnswer(
+            participant=participant.id, token=token, session=row.id, initial_peers=initial_peers, config=row.config,
+            membership=await self._certificates.issue(transaction, participant),
+            assets=[Asset.model_validate(asset) for asset in row.assets],
+        )  # fmt: skip
+
+    async def expected(self, session: str, peer_id: str, *, is_seen: bool) -> str:
+        """The session's name, if there is sense in asking a wallet whether this peer may join it.
+
+        Args:
+            is_seen: whether the session is there for whoever asks; for a peer that has joined before it is.
+
+        Raises NotFoundError, ConflictError, UnreachableError, or ForbiddenError for a peer that was removed.
+        """
+        of_peer = ParticipantRow.session_id == session, ParticipantRow.peer_id == peer_id
+        async with self._store.read() as rows:
+            row = await find_session(rows, session)
+            known = await rows.scalar(select(ParticipantRow).where(*of_peer))
+            if known is None and not is_seen:
+                raise no_such_session()
+            if known is not None and known.removed_at is not None:
+                raise await self._put_out_before(rows, known)
+            queued = await queue_reasons(rows, [session])
+            check_joinable(row, bool(self._initial_peers()), queued.get(session))
+            return row.name
 
     async def _admit(
         self, transaction: Transaction, session: str, request: RegisterRequest, account: str
@@ -111,8 +160,7 @@ class Participants:
         known = await rows.scalar(select(ParticipantRow).where(here, ParticipantRow.peer_id == request.peer_id))
         mine = list(await rows.scalars(select(ParticipantRow).where(here, ParticipantRow.account == account)))
         if removed := [row for row in mine if row.removed_at is not None]:
-            why = await self._certificates.why_revoked(rows, removed[0])
-            raise ForbiddenError(why or "this account was put out of the session", hint="join another session")
+            raise await self._put_out_before(rows, removed[0])
         if known is None:
             self._limits.participants(len(mine))
             known = ParticipantRow(
@@ -125,11 +173,14 @@ class Participants:
                 "this peer is registered by another account", field="peerId",
                 hint="use that wallet, or move peer.key away to become a new peer",
             )  # fmt: skip
-        known.account, known.role = account, request.role
+        known.account = account
         known.bond_expires_at = float(request.bond.expires_at)
-        known.name = request.name
-        known.hardware = request.hardware.model_dump(by_alias=True)
+        _describe(known, request)
         return known
+
+    async def _put_out_before(self, rows: AsyncSession, removed: ParticipantRow) -> ForbiddenError:
+        why = await self._certificates.why_revoked(rows, removed)
+        return ForbiddenError(why or "this account was put out of the session", hint="join another session")
 
     async def renew(self, session: str, participant: str) -> RenewAnswer:
         """A new certificate for a participant that has been authenticated.
@@ -138,11 +189,8 @@ class Participants:
         """
         async with self._store.write() as transaction:
             check_joinable(await find_session(transaction.rows, session), checkpointer_up=True)
-            row = await transaction.rows.get(ParticipantRow, participant)
-            if row is None or row.bond_expires_at <= now():
-                raise NotAuthorizedError(
-                    "the wallet's statement for this peer has expired", hint="register again with a new one"
-                )
+            row = await find_participant(transaction.rows, session, participant)
+            _check_statement(row)
             return RenewAnswer(membership=await self._certificates.issue(transaction, row))
 
     async def remove(self, session: str, participant: str) -> None:
@@ -169,12 +217,7 @@ class Participants:
         """The participant whose token this is. Raises NotAuthorizedError, always the same one."""
         async with self._store.read() as rows:
             row = await rows.get(ParticipantRow, participant)
-        if row is None or row.session_id != session or not token_matches(token, row.token_sha256):
-            raise NotAuthorizedError(
-                "this token is not known for this participant", field="Authorization",
-                hint="join again: cotrain node join <url>",
-            )  # fmt: skip
-        return row
+        return _own(row, session, token)
 
     async def holder(self, session: str, token: str) -> str | None:
         """The id of the session's participant whose token this is, if it is one's."""
@@ -274,6 +317,30 @@ async def find_participant(rows: AsyncSession, session: str, participant: str) -
     return row
 
 
+def _own(row: ParticipantRow | None, session: str, token: str) -> ParticipantRow:
+    """The participant, if this token is its own. Raises NotAuthorizedError, always the same one."""
+    if row is None or row.session_id != session or not token_matches(token, row.token_sha256):
+        raise NotAuthorizedError(
+            "this token is not known for this participant", field="Authorization",
+            hint="join again: cotrain node join <url>",
+        )  # fmt: skip
+    return row
+
+
+def _check_statement(row: ParticipantRow) -> None:
+    """Raises NotAuthorizedError once the wallet's statement has expired, and for one that has left or was put out."""
+    if not row.token_sha256 or row.bond_expires_at <= now():
+        raise NotAuthorizedError(
+            "the wallet's statement for this peer has expired", hint="register again with a new one"
+        )
+
+
+def _describe(row: ParticipantRow, request: ResumeRequest) -> None:
+    """Note what a node says of itself."""
+    row.role, row.name = request.role, request.name
+    row.hardware = request.hardware.model_dump(by_alias=True)
+
+
 async def announce(transaction: Transaction, row: ParticipantRow, status: Status | None, *, connected: bool) -> None:
     """Emit `participant.state` if it is another one than was announced last."""
     state = participant_state(status, row.last_seen_at, connected=connected, clock=now())
@@ -287,50 +354,6 @@ async def announce(transaction: Transaction, row: ParticipantRow, status: Status
             "state": state,
         },
     )  # fmt: skip
-
-
-def check_protocol(version: int) -> None:
-    """Raises UpgradeRequiredError that names the side to upgrade, and how."""
-    if version == PROTOCOL_VERSION:
-        return
-    newer = version > PROTOCOL_VERSION
-    raise UpgradeRequiredError(
-        f"the node speaks protocol {version}, this coordinator {PROTOCOL_VERSION}",
-        field="protocol",
-        hint=f"upgrade the {'coordinator' if newer else 'node'}: pip install --upgrade cotrain",
-        details={"protocol": PROTOCOL_VERSION},
-    )
-
-
-def check_joinable(row: SessionRow, checkpointer_up: bool, queued: Reason | None = None) -> None:
-    """Raises ConflictError if the session can never be joined as it is, UnreachableError if it soon can.
-
-    `queued`: why it waits in the queue, if it does.
-    """
-    if row.state in JOINABLE_STATES and checkpointer_up:
-        return
-    if row.state in JOINABLE_STATES or row.state == "pending":
-        raise UnreachableError(
-            f"the session waits in the queue: {queued.message}" if queued else "the session is being prepared",
-            hint=f"try again in {_RETRY_AFTER_S} s",
-            details={"state": row.state, RETRY_AFTER: _RETRY_AFTER_S},
-        )  # fmt: skip
-    raise ConflictError(
-        f"a session that is {row.state} cannot be joined",
-        hint="it must be started first" if row.state == "draft" else "look for another session",
-        details={"state": row.state, "possible": possible_actions(row.state)},
-    )
-
-
-def check_memory(row: SessionRow, hardware: Hardware) -> None:
-    """Raises ConflictError, which says how much is needed, for a node that is known to be too small."""
-    found = needs_of(row.config).memory
-    if why := too_small(found, hardware.memory_bytes, hardware.gpu_memory_bytes):
-        raise ConflictError(
-            f"this node is too small for the session: {why}", field="hardware",
-            hint=f"GET /api/v1/sessions/open?memoryBytes={hardware.memory_bytes} lists the sessions that it can join",
-            details={"state": row.state, "possible": [], "memoryBytes": row.memory_bytes},
-        )  # fmt: skip
 
 
 async def _applied_runs(rows: AsyncSession, session: str, source: str) -> dict[str, int]:

@@ -83,6 +83,7 @@ def _task(row: SessionRow, job: JobRow | None = None) -> Task:
     return Task(
         session=row.id, owner=row.owner, dataset=row.dataset, shares_dataset=row.shares_dataset,
         priority=row.priority, asked_at=row.created_at if job is None else job.created_at,
+        is_private=row.visibility == "private",
     )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ class Task:
         shares_dataset: whether others may train on it at the same time.
         priority: greater ones come first.
         asked_at: when its start was asked for, Unix seconds.
+        is_private: whether strangers must not learn of it.
     """
 
     session: str
@@ -41,6 +42,7 @@ class Task:
     shares_dataset: bool = False
     priority: int = 0
     asked_at: float = 0.0
+    is_private: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,17 @@ def _dataset_taken(task: Task, users: Sequence[Task], ahead: Task | None) -> Rea
     if not (task.shares_dataset and alone.shares_dataset):
         return Reason(
             "dataset",
-            f"session {alone.session} trains on the same data: it must end first, unless both have asked for "
+            f"{_named(alone)} trains on the same data: it must end first, unless both have asked for "
             "schedule.allowSameDataset",
         )
     if ahead is not None and _turn(ahead) < _turn(task):
-        return Reason(
-            "dataset", f"session {ahead.session} was first to ask for the same data, and lets nobody beside it"
-        )
+        return Reason("dataset", f"{_named(ahead)} was first to ask for the same data, and lets nobody beside it")
     return None
+
+
+def _named(task: Task) -> str:
+    """As everybody may read it who sees a session that waits for this one."""
+    return "a private session" if task.is_private else f"session {task.session}"
 
 
 def _first_alone(left: Sequence[Task]) -> dict[str, Task]:

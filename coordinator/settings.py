@@ -47,6 +47,8 @@ class Settings:
     """Least time between two `training.progress` events of a session."""
     listener_queue: int = 256
     """Events that may wait for one listener before it is dropped as too slow."""
+    link_interval_s: float = 5.0
+    """Least time between two questions of a node that waits for a wallet in a browser."""
     restart_delay_s: float = 1.0
     """First delay before the checkpointer is started again; doubles up to `restart_delay_limit_s`."""
     restart_delay_limit_s: float = 30.0

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.database import (
@@ -19,7 +18,7 @@ from coordinator.database import (
     check_durability,
     check_file,
     check_foreign_keys,
-    connection_failures,
+    database_failures,
     open_database,
 )
 from coordinator.models import Base, EventRow, SessionRow
@@ -32,8 +31,6 @@ Publish = Callable[[str, Sequence[Event]], None]
 Written = Callable[[float], None]
 """Is told how many seconds a transaction took."""
 
-DATABASE_FAILURES: tuple[type[Exception], ...] = (SQLAlchemyError, *connection_failures())
-"""What any use of the database may raise where it is not there."""
 _PROGRESS_KEPT = 2048
 _PRUNE_EVERY = 256
 
@@ -117,7 +114,7 @@ class Store:
         except DatabaseError:
             await self.close()
             raise
-        except DATABASE_FAILURES as error:
+        except database_failures() as error:
             await self.close()
             raise DatabaseError(f"cannot be opened: {_first_line(error)}", field=URL_VARIABLE) from error
         # with them goes what migrations need and nothing else may have

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from coordinator.credits import Credit
 from coordinator.lifecycle import UserAction, possible_actions
@@ -29,9 +29,6 @@ SILENT_AFTER_S = 30.0
 
 class Page(CamelModel, Generic[ItemT]):
     """A part of a list; `nextCursor` leads to the next part, null at the end."""
-
-    # else each kind of item looks for docstrings again, through all that is loaded: a third of a second at start
-    model_config = ConfigDict(use_attribute_docstrings=False)
 
     items: list[ItemT]
     next_cursor: str | None = None

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cotrain import PARENT_VARIABLE, __version__
-from cotrain.errors import CotrainError, InvalidRequestError
+from cotrain.errors import CotrainError, InvalidRequestError, storage_hint
 
 EXIT_INTERRUPTED = 130
 
@@ -145,7 +145,9 @@ def explain(error: Exception) -> CotrainError:
         command = context.command_path if context else "cotrain"
         return InvalidRequestError(error.format_message(), hint=f"see: {command} --help")
     if isinstance(error, OSError):
-        return SystemFailureError(error.strerror or str(error), field=str(error.filename or ""))
+        return SystemFailureError(
+            error.strerror or str(error), field=str(error.filename or ""), hint=storage_hint(error)
+        )
     return CotrainError(f"{type(error).__name__}: {error}", hint="this is a fault of cotrain; --debug shows its trace")
 
 

@@ -211,7 +211,7 @@ def dump_config(config: RunConfig) -> str:
     """The canonical TOML of a config: every key in its section, a comment above each section; absent keys left out."""
     document = tomlkit.document()
     document.add("schema_version", tomlkit.item(config.schema_version))
-    for name, field in type(config).model_fields.items():
+    for name in type(config).model_fields:
         section = getattr(config, name)
         if not isinstance(section, Section):
             continue
@@ -219,6 +219,6 @@ def dump_config(config: RunConfig) -> str:
         for key, value in section.model_dump(exclude_none=True).items():
             table.add(key, value)
         document.add(tomlkit.nl())
-        document.add(tomlkit.comment((type(section).__doc__ or field.description or name).strip()))
+        document.add(tomlkit.comment((type(section).__doc__ or name).strip()))
         document.add(name, table)
     return tomlkit.dumps(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -9,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from cotrain.figures import Figures, RunFigures
 from cotrain.status import LOCAL_PEER, Status
 
 if TYPE_CHECKING:
@@ -52,17 +54,7 @@ def format_seconds(seconds: float) -> str:
     return f"{total // 3600} h {total % 3600 // 60:02d} min"
 
 
-def remaining_s(samples: Sequence[tuple[float, int]], wanted: int) -> float | None:
-    """Seconds until `wanted` samples at the pace of `(time, committed)` so far; None if unknown."""
-    if len(samples) < 2:
-        return None
-    (began, first), (ended, last) = samples[0], samples[-1]
-    if last <= first or ended <= began:
-        return None
-    return max(0, wanted - last) * (ended - began) / (last - first)
-
-
-def plain_line(status: Status) -> str:
+def plain_line(status: Status, figures: Figures) -> str:
     """A snapshot in one line of text."""
     parts = [f"{status.status}/{status.phase}", f"round {status.round}", f"{status.process_rate:.1f} %"]
     if status.loss is not None:
@@ -74,11 +66,33 @@ def plain_line(status: Status) -> str:
     if status.peer != LOCAL_PEER:
         parts.append(f"{status.peers} peers")
         parts.append(f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}")
+    parts += [f"{name} {value}" for name, value in figure_rows(status, figures)]
+    if figures.remaining_seconds is not None:
+        parts.append(f"about {format_seconds(figures.remaining_seconds)} left")
     if waiting := waiting_line(status):
         parts.append(f"waiting for {waiting}")
     if status.error_msg:
         parts.append(f"error: {status.error_msg}")
     return "  ".join(parts)
+
+
+def figure_rows(status: Status, figures: Figures) -> list[tuple[str, str]]:
+    """Names and values of what the last rounds tell; none before the first, and none without others."""
+    rows: list[tuple[str, str]] = []
+    if status.peer == LOCAL_PEER:
+        return rows
+    if figures.work_share is not None:
+        rows.append(("my share", f"{100 * figures.work_share:.1f} % of {_last_rounds(figures.rounds)}"))
+    if figures.last_sync_at is not None:
+        rows.append(("last sync", f"{format_seconds(max(0.0, status.updated_at - figures.last_sync_at))} ago"))
+    if figures.round_bytes_sent is not None and figures.round_bytes_received is not None:
+        sent, received = format_bytes(figures.round_bytes_sent), format_bytes(figures.round_bytes_received)
+        rows.append(("a round", f"{sent} up, {received} down"))
+    return rows
+
+
+def _last_rounds(count: int) -> str:
+    return "the last round's work" if count == 1 else f"the last {count} rounds' work"
 
 
 def waiting_line(status: Status) -> str:
@@ -101,17 +115,20 @@ class Display(Protocol):
 
 
 class JsonDisplay:
-    """One JSON line per snapshot on `out`; notices for people on `err`."""
+    """One JSON line per snapshot on `out`, with what the snapshots so far tell as `figures`; notices go to `err`."""
 
     def __init__(self, out: TextIO, err: TextIO):
         self._out = out
         self._err = err
+        self._figures = RunFigures()
 
     def open(self) -> None:
         """Nothing to prepare."""
 
     def show(self, status: Status) -> None:
-        print(status.model_dump_json(by_alias=True), file=self._out, flush=True)
+        figures = self._figures.take(status)
+        facts = status.model_dump(mode="json", by_alias=True)
+        print(json.dumps({**facts, "figures": figures.model_dump(by_alias=True)}), file=self._out, flush=True)
 
     def notice(self, line: str) -> None:
         print(line, file=self._err, flush=True)
@@ -127,16 +144,18 @@ class PlainDisplay:
         self._out = out
         self._shown: tuple[str, str, str] | None = None
         self._shown_at = 0.0
+        self._figures = RunFigures()
 
     def open(self) -> None:
         """Nothing to prepare."""
 
     def show(self, status: Status) -> None:
+        figures = self._figures.take(status)
         key = (status.run, status.status, status.phase)
         if key == self._shown and time.monotonic() - self._shown_at < PLAIN_INTERVAL_S:
             return
         self._shown, self._shown_at = key, time.monotonic()
-        self.notice(plain_line(status))
+        self.notice(plain_line(status, figures))
 
     def notice(self, line: str) -> None:
         self._out.write(f"{line}\n")  # in one piece: snapshots come from another thread
@@ -154,7 +173,7 @@ class LiveDisplay:
 
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._losses: deque[float] = deque(maxlen=LOSS_HISTORY)
-        self._samples: deque[tuple[float, int]] = deque(maxlen=LOSS_HISTORY)
+        self._figures = RunFigures()
 
     def open(self) -> None:
         self._live.start()
@@ -162,8 +181,6 @@ class LiveDisplay:
     def show(self, status: Status) -> None:
         if status.loss is not None:
             self._losses.append(status.loss)
-        if not self._samples or status.samples_committed != self._samples[-1][1]:
-            self._samples.append((status.updated_at, status.samples_committed))
         self._live.update(self._view(status))
 
     def notice(self, line: str) -> None:
@@ -173,8 +190,8 @@ class LiveDisplay:
         self._live.stop()
 
     def _view(self, status: Status) -> Table:
-        left = remaining_s(list(self._samples), status.samples_wanted)
-        return bar_and_rows(status.process_rate, live_rows(status, list(self._losses)[-SPARK_WIDTH:], left))
+        rows = live_rows(status, list(self._losses)[-SPARK_WIDTH:], self._figures.take(status))
+        return bar_and_rows(status.process_rate, rows)
 
 
 def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Table:
@@ -192,8 +209,9 @@ def bar_and_rows(percent: float, rows: Sequence[tuple[str, str]]) -> Table:
     return view
 
 
-def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> list[tuple[str, str]]:
+def live_rows(status: Status, losses: Sequence[float], figures: Figures) -> list[tuple[str, str]]:
     """Names and values of the live view, from top to bottom."""
+    left_s = figures.remaining_seconds
     eta = "" if left_s is None else f", about {format_seconds(left_s)} left"
     speed = "-" if status.tokens_per_second is None else f"{status.tokens_per_second:.0f} tokens/s"
     loss = "-" if status.loss is None else f"{status.loss:.4f}  {sparkline(losses)}"
@@ -205,7 +223,7 @@ def live_rows(status: Status, losses: Sequence[float], left_s: float | None) -> 
     ]
     if status.peer != LOCAL_PEER:
         traffic = f"sent {format_bytes(status.bytes_sent)}, received {format_bytes(status.bytes_received)}"
-        rows += [("peers", str(status.peers)), ("traffic", traffic)]
+        rows += [("peers", str(status.peers)), ("traffic", traffic), *figure_rows(status, figures)]
     if status.validation_loss is not None:
         rows.insert(3, ("validation", f"{status.validation_loss:.4f} (round {status.validation_round})"))
     if waiting := waiting_line(status):

@@ -6,6 +6,7 @@ the error can answer an HTTP request, its status.
 
 from __future__ import annotations
 
+import errno
 from typing import Any, ClassVar
 
 
@@ -144,3 +145,16 @@ class MissingDeviceError(CotrainError):
     code = "no-device"
     http_status = 500
     exit_code = 78
+
+
+_MAKE_ROOM = "free some space on that disk, or let COTRAIN_HOME or COTRAIN_SHARED name a folder on another one"
+_MAKE_WRITABLE = "allow writing there, or let COTRAIN_HOME or COTRAIN_SHARED name another folder"
+_STORAGE_HINTS = {
+    errno.ENOSPC: _MAKE_ROOM, errno.EDQUOT: _MAKE_ROOM,
+    errno.EROFS: _MAKE_WRITABLE, errno.EACCES: _MAKE_WRITABLE, errno.EPERM: _MAKE_WRITABLE,
+}  # fmt: skip
+
+
+def storage_hint(error: OSError) -> str:
+    """What mends a disk that takes nothing (full, read-only, another user's); empty for other troubles."""
+    return _STORAGE_HINTS.get(error.errno or 0, "")

@@ -10,11 +10,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from cotrain.membership.bond import LONGEST_SIGNATURE, Bond
+from cotrain.membership.bond import LONGEST_SIGNATURE, Bond, BondTerms
 from cotrain.membership.document import MembershipDocument
 from cotrain.peer_key import PeerIdText
 from cotrain.request import CamelModel
-from cotrain.sections import NO_ZERO, Count, PositiveInt
+from cotrain.sections import NO_ZERO, Count, PositiveInt, SessionId
 from cotrain.status import Status, WishName
 
 PROTOCOL_VERSION = 5
@@ -34,16 +34,24 @@ class Hardware(CamelModel):
     platform: Annotated[str, Field(max_length=200)] = ""
 
 
-class RegisterRequest(CamelModel):
-    """A volunteer asks to take part in a session with this peer."""
+NodeName = Annotated[str, Field(max_length=80, pattern=NO_ZERO)]
+
+
+class ResumeRequest(CamelModel):
+    """A participant comes back, or takes another role."""
 
     protocol: int = PROTOCOL_VERSION
+    role: Literal["reduce", "contribute"] = "reduce"
+    name: NodeName = ""
+    hardware: Hardware = Field(default_factory=Hardware)
+
+
+class RegisterRequest(ResumeRequest):
+    """A volunteer asks to take part in a session with this peer."""
+
     peer_id: PeerIdText
     bond: Bond
     """The wallet's statement that this peer acts for it."""
-    role: Literal["reduce", "contribute"] = "reduce"
-    name: Annotated[str, Field(max_length=80, pattern=NO_ZERO)] = ""
-    hardware: Hardware = Field(default_factory=Hardware)
     invitation: Annotated[str, Field(pattern=INVITATION_FORM)] | None = Field(default=None, repr=False)
     """Token of an invitation, for a private session; secret."""
 
@@ -116,6 +124,93 @@ class LoginAnswer(CamelModel):
     account: str
     """CAIP-10."""
     expires_at: str
+
+
+# ------------------------------------------------------------------------------------------ signing elsewhere
+class LinkRequest(CamelModel):
+    """A node without a wallet asks for a statement that a wallet elsewhere is to sign (after RFC 8628)."""
+
+    protocol: int = PROTOCOL_VERSION
+    session: SessionId
+    peer_id: PeerIdText
+    name: NodeName = ""
+    terms: BondTerms
+    """Of the statement."""
+    invitation: Annotated[str, Field(pattern=INVITATION_FORM)] | None = Field(default=None, repr=False)
+    """Token of an invitation, for a private session; secret."""
+
+
+class LinkAnswer(CamelModel):
+    """What the node keeps, and what it shows to its person."""
+
+    device_code: str = Field(repr=False)
+    """Secret of this node: it asks with it, and registers with it as with a token."""
+    user_code: Annotated[str, Field(pattern=r"^[A-Z]{4}-[A-Z]{4}$")]
+    """To be typed on the page by whoever has the wallet."""
+    verification_uri: Annotated[str, Field(pattern=r"^https?://[!-~]{1,300}$")]
+    """The page."""
+    verification_uri_complete: Annotated[str, Field(pattern=r"^https?://[!-~]{1,300}$")]
+    """The page with the code in its fragment, which is sent to nobody."""
+    expires_in_s: Annotated[float, Field(gt=0, le=3600)]
+    interval_s: Annotated[float, Field(ge=0, le=60)]
+    """Least time between two questions of the node."""
+
+
+class LinkPoll(CamelModel):
+    """A node asks whether its statement has been signed."""
+
+    device_code: Annotated[str, Field(max_length=100, pattern=NO_ZERO)] = Field(repr=False)
+
+
+class LinkState(CamelModel):
+    """Whether it has, and by whom."""
+
+    state: Literal["pending", "signed"]
+    account: str | None = None
+    """CAIP-10, once it is signed."""
+    signature: str | None = None
+    """The wallet's, over the statement with this account in it: 0x and hexadecimal digits."""
+    public_key: str | None = None
+    """Aptos only."""
+
+
+class LinkCode(CamelModel):
+    """What a person has typed: case, blanks and dashes do not matter."""
+
+    user_code: Annotated[str, Field(pattern=r"^[ -~]{1,40}$")]
+
+
+class LinkView(CamelModel):
+    """What would be signed, for whoever is to sign it."""
+
+    user_code: str
+    session: str
+    session_name: str
+    peer_id: str
+    name: str
+    """What the node calls itself; may be empty."""
+    coordinator: str
+    statement_expires_at: str
+    """Until when the node may take part without being asked for the wallet again."""
+
+
+class LinkStatementRequest(LinkCode, ChallengeRequest):
+    """With which wallet it is to be signed."""
+
+
+class LinkStatement(CamelModel):
+    """The text to be signed by that wallet, exactly as it is."""
+
+    message: str
+
+
+class LinkSignature(LinkStatementRequest):
+    """The signed statement."""
+
+    signature: Annotated[str, Field(max_length=LONGEST_SIGNATURE)]
+    """0x and hexadecimal digits."""
+    public_key: Annotated[str | None, Field(max_length=200)] = None
+    """Aptos only: 0x and 64 hexadecimal digits."""
 
 
 # ------------------------------------------------------------------------------------------ uplink, upwards

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from cotrain.config import RunConfig, explain_problem
+from cotrain.described import DescribedModel
 from cotrain.errors import InvalidRequestError
 from cotrain.sections import (
     AccumulationSteps,
@@ -54,13 +55,10 @@ Priority = Annotated[int, Field(ge=0, le=9)]
 Visibility = Literal["public", "private"]
 
 
-class CamelModel(BaseModel):
+class CamelModel(DescribedModel):
     """JSON in camelCase, Python in snake_case; unknown fields and NaN are refused."""
 
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", populate_by_name=True, allow_inf_nan=False,
-        use_attribute_docstrings=True,
-    )  # fmt: skip
+    model_config = ConfigDict(alias_generator=to_camel, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class ModelRequest(CamelModel):

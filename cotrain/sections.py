@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from cotrain.described import DescribedModel
 
 ModelType = Literal["llama2", "llama3", "gpt2", "bert", "roberta", "albert", "t5"]
 ModelSize = Literal["nano", "tiny", "small", "7B", "8B", "13B", "70B"]
@@ -88,10 +90,10 @@ ValidationSplit = Annotated[float, Field(gt=0.0, lt=1.0)]
 Batches = Annotated[int, Field(ge=1, le=100_000)]
 
 
-class Section(BaseModel):
+class Section(DescribedModel):
     """One table of the file: immutable, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SessionSection(Section):

@@ -48,6 +48,11 @@ class Check:
     remedy: str = ""
 
 
+@dataclass(frozen=True)
+class Estimate(Check):
+    """A check that has failed by an estimate, which may be wrong."""
+
+
 def exit_code(checks: Sequence[Check]) -> int:
     """0 if none has failed; 69 if only others are at fault (coordinator, network); else 78."""
     failed = {check.name for check in checks if check.state == "failed"}
@@ -151,7 +156,7 @@ def disk(folders: Sequence[Folder]) -> Check:
             )  # fmt: skip
     for folder in folders:
         if folder.free_bytes < folder.needed_bytes:
-            return Check(
+            return Estimate(
                 "disk", "failed",
                 f"{folder.path} has {format_bytes(folder.free_bytes)} free, {format_bytes(folder.needed_bytes)} are "
                 "needed", f"make room, or let {folder.variable} name a folder on a larger disk",
@@ -183,7 +188,7 @@ def memory(
     if need is None:
         return Check("memory", "ok", here)
     if reason := fits(need, total_bytes, gpu_bytes):
-        return Check("memory", "failed", reason, "join a smaller session, or with a larger machine")
+        return Estimate("memory", "failed", reason, "join a smaller session, or with a larger machine")
     if need.total_bytes > available_bytes:
         return Check(
             "memory", "warning", f"a node needs about {format_bytes(need.total_bytes)} of memory, {here}",
@@ -292,6 +297,13 @@ def session(name: str, error: CotrainError | None) -> Check:
             error.hint or "ask who opened the session",
         )  # fmt: skip
     return Check("session", "ok", f"this node is let into {name}")
+
+
+def offers(base_url: str, error: CotrainError | None, best: str = "") -> Check:
+    """Which session `cotrain node join` would take with a coordinator's address: `best`, or why none."""
+    if error is not None:
+        return Check("session", "warning", error.message, error.hint or "ask the operator")
+    return Check("session", "ok", f"with {base_url} this node would join {best}")
 
 
 def reachable(found: Attachment | CotrainError) -> list[Check]:

@@ -25,7 +25,13 @@ app = typer.Typer(
 app.add_typer(wallet_app, name="wallet")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of text.")]
-Url = Annotated[str, typer.Argument(help="The session's address: https://<coordinator>/s/<session>")]
+Url = Annotated[
+    str,
+    typer.Argument(
+        help="The session's address, https://<coordinator>/s/<session>; or the coordinator's alone: then the best "
+        "session that is open for this machine."
+    ),
+]
 Name = Annotated[str | None, typer.Option(help="What others see of this node.")]
 Host = Annotated[
     str | None, typer.Option(help="Address to listen on for other peers; every one of this machine if left out.")
@@ -43,6 +49,10 @@ Wallet = Annotated[
 PasswordFile = Annotated[Path | None, typer.Option(help="File whose first line is the keystore's password.")]
 PrivateKeyEnv = Annotated[
     str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
+]
+Browser = Annotated[
+    bool | None,
+    typer.Option("--browser", help="Sign with a wallet in a browser, on any machine, by a short code."),
 ]
 Invitation = Annotated[
     str | None,
@@ -69,13 +79,21 @@ MaxUpload = Annotated[
     str | None, typer.Option(metavar="RATE", help="Most bytes a second to send to other peers: 500kB, 2MB.")
 ]
 
+SkipPreflight = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-preflight", help="Train whatever the checks of this machine find; they are told all the same."
+    ),
+]
+
 
 @app.command()
 def join(
     url: Url, name: Name = None, as_json: AsJson = False, host: Host = None, port: Port = None,
     threads: Threads = None, processes: Processes = None, wallet: Wallet = None, password_file: PasswordFile = None,
-    private_key_env: PrivateKeyEnv = None, invitation: Invitation = None, schedule: Windows = None,
-    when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None, max_upload: MaxUpload = None,
+    private_key_env: PrivateKeyEnv = None, browser: Browser = None, invitation: Invitation = None,
+    schedule: Windows = None, when_idle: WhenIdle = None, nice: Nice = None, max_cpu: MaxCpu = None,
+    max_upload: MaxUpload = None, skip_preflight: SkipPreflight = None,
 ) -> None:  # fmt: skip
     """Take part in a session until it ends; Ctrl-C leaves politely, twice at once.
 
@@ -87,15 +105,18 @@ def join(
 
     given = {
         "name": name, "host": host, "port": port, "threads": threads, "processes": processes, "wallet": wallet,
-        "password_file": password_file, "private_key_env": private_key_env, "invitation": invitation,
-        "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu, "max_upload": max_upload,
+        "password_file": password_file, "private_key_env": private_key_env, "browser": browser,
+        "invitation": invitation, "schedule": schedule, "when_idle": when_idle, "nice": nice, "max_cpu": max_cpu,
+        "max_upload": max_upload, "skip_preflight": skip_preflight,
     }  # fmt: skip
     options = over(given, read_node_file(home_dir()))
+    joining = join_options(url, options)
     source = WalletOptions(options.wallet, options.password_file, options.private_key_env)
-    raise typer.Exit(_join(join_options(url, options), source, as_json=as_json))
+    raise typer.Exit(_join(joining, None if options.browser else source, as_json=as_json))
 
 
-def _join(options: JoinOptions, wallet: WalletOptions, *, as_json: bool) -> int:
+def _join(options: JoinOptions, wallet: WalletOptions | None, *, as_json: bool) -> int:
+    """`wallet`: None for one in a browser elsewhere."""
     import asyncio
     import logging
 
@@ -105,7 +126,7 @@ def _join(options: JoinOptions, wallet: WalletOptions, *, as_json: bool) -> int:
     from node.join import Place, join
     from node.wallet_cli import terminal_ask
 
-    signer = open_wallet(home_dir(), wallet, ask=terminal_ask())
+    signer = None if wallet is None else open_wallet(home_dir(), wallet, ask=terminal_ask())
     display = make_display(as_json=as_json)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[NoticeHandler(display.notice)])
     display.open()
@@ -131,7 +152,7 @@ def resume() -> None:
 def leave() -> None:
     """Ask the running agent to finish its present step and leave the session."""
     agent = _agent()
-    os.kill(agent.pid, signal.SIGTERM)
+    os.kill(agent.pid, signal.SIGINT)  # not SIGTERM: a service that is left does not start again
     typer.echo(f"process {agent.pid} leaves session {agent.session}")
 
 
@@ -142,6 +163,7 @@ def status(as_json: AsJson = False) -> None:
 
     from cotrain.display import plain_line
     from cotrain.errors import NotFoundError
+    from cotrain.figures import figures_of
     from cotrain.paths import STATUS_FILE
     from cotrain.status import read_status
     from node.wishes import read_standing
@@ -154,12 +176,12 @@ def status(as_json: AsJson = False) -> None:
             f"process {agent.pid} takes part in session {agent.session}, but there is no snapshot yet",
             field=str(agent.run_dir / STATUS_FILE), hint="try again in a few seconds",
         ) from error  # fmt: skip
-    wishes = read_standing(agent.run_dir)
+    wishes, figures = read_standing(agent.run_dir), figures_of(snapshot)
     if as_json:
-        facts = snapshot.model_dump(mode="json", by_alias=True)
+        facts = snapshot.model_dump(mode="json", by_alias=True) | {"figures": figures.model_dump(by_alias=True)}
         typer.echo(json.dumps(facts | {"wishes": [wish.model_dump(mode="json", by_alias=True) for wish in wishes]}))
         return
-    typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot)}")
+    typer.echo(f"session {agent.session}, process {agent.pid}: {plain_line(snapshot, figures)}")
     for wish in wishes:
         typer.echo(f"wanted: {wish}")
 
@@ -188,11 +210,12 @@ def install_service(
     from cotrain.process import python_command
     from node.service import UNIT, unit_text, units_folder, write_unit
 
-    _check_service_options([url, *context.args])
+    session = _check_service_options([url, *context.args])
     environment = {
         "COTRAIN_HOME": str(home_dir().resolve()), "COTRAIN_SHARED": str(SharedPaths.from_env().root),
     }  # fmt: skip
-    text = unit_text(python_command("cotrain.cli", "node", "join", url, *context.args), environment, Path.cwd())
+    command = python_command("cotrain.cli", "node", "join", url, *context.args)
+    text = unit_text(command, environment, Path.cwd(), goes_on=session is None)
     if print_only:
         typer.echo(text, nl=False)
         return
@@ -204,15 +227,18 @@ def install_service(
     typer.echo(f"what it says:                           journalctl --user -u {UNIT} -f")
 
 
-def _check_service_options(arguments: list[str]) -> None:
-    """Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have."""
+def _check_service_options(arguments: list[str]) -> str | None:
+    """The session that they name, if any.
+
+    Raises what join raises for these arguments, and InvalidRequestError for what a service cannot have.
+    """
     from cotrain.errors import InvalidRequestError
-    from node.client import invitation_token, parse_session_url
+    from node.client import invitation_token, parse_join_url
     from node.options import NODE_FILE, NodeOptions, join_options, over
 
     command: Any = typer.main.get_command(app)
     said = command.commands["join"].make_context("cotrain node join", list(arguments)).params
-    parse_session_url(said["url"])
+    _, session = parse_join_url(said["url"])
     join_options(said["url"], over({key: said[key] for key in NodeOptions.model_fields}, NodeOptions()))
     if invitation_token(said["invitation"] or "", said["url"]) is not None:
         raise InvalidRequestError(
@@ -224,6 +250,7 @@ def _check_service_options(arguments: list[str]) -> None:
             "a service does not have this variable", field="--private-key-env",
             hint="take the key over first: cotrain node wallet import",
         )  # fmt: skip
+    return session
 
 
 @app.command("uninstall-service")
@@ -260,22 +287,12 @@ def doctor(
         typer.Argument(help="A session's address, or a coordinator's; if left out, this machine alone is looked at."),
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on for other peers; every one of this machine if left out.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free one.")] = 0,
-    wallet: Annotated[
-        Path | None, typer.Option(help="Keystore file of the wallet that takes part; one of its own if left out.")
-    ] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File whose first line is the keystore's password.")
-    ] = None,
-    private_key_env: Annotated[
-        str | None, typer.Option(help="Name of the variable that holds a private key, in place of a keystore.")
-    ] = None,
-    invitation: Annotated[
-        str, typer.Option(help="Token of an invitation to a private session; the URL may hold it: #invitation=TOKEN")
-    ] = "",
+    host: Host = None,
+    port: Port = None,
+    wallet: Wallet = None,
+    password_file: PasswordFile = None,
+    private_key_env: PrivateKeyEnv = None,
+    invitation: Invitation = None,
 ) -> None:
     """Look for what keeps this machine from training, and say what mends it. A session is joined and left again."""
     import asyncio
@@ -286,12 +303,19 @@ def doctor(
     from cotrain.paths import SharedPaths, home_dir
     from node.checks import exit_code, line_of
     from node.doctor import DoctorOptions, examine
+    from node.options import over, read_node_file
     from node.wallet_cli import terminal_ask
 
-    source = WalletOptions(wallet, password_file, private_key_env)
+    given = {
+        "host": host, "port": port, "wallet": wallet, "password_file": password_file,
+        "private_key_env": private_key_env, "invitation": invitation,
+    }  # fmt: skip
+    options = over(given, read_node_file(home_dir()))
+    source = WalletOptions(options.wallet, options.password_file, options.private_key_env)
     found = asyncio.run(
         examine(
-            DoctorOptions(url, host, port, invitation), home_dir(), SharedPaths.from_env(),
+            DoctorOptions(url, options.host, options.port or 0, options.invitation or ""),
+            home_dir(), SharedPaths.from_env(),
             wallet=lambda: open_wallet(home_dir(), source, ask=terminal_ask()),
             report=lambda check: None if as_json else typer.echo(line_of(check)),
         )

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -38,11 +38,16 @@ from cotrain.protocol import (
     PROTOCOL_VERSION,
     ChallengeAnswer,
     ChallengeRequest,
+    LinkAnswer,
+    LinkPoll,
+    LinkRequest,
+    LinkState,
     LoginAnswer,
     LoginRequest,
     RegisterAnswer,
     RegisterRequest,
     RenewAnswer,
+    ResumeRequest,
 )
 from cotrain.request import CamelModel
 from node.backoff import Backoff
@@ -99,6 +104,17 @@ def parse_session_url(url: str) -> tuple[str, str]:
     if match is None:
         raise ConfigError("the address names no session", field="URL", hint=_URL_HINT)
     return origin + match["prefix"], match["session"]
+
+
+def parse_join_url(url: str) -> tuple[str, str | None]:
+    """A session's address as `parse_session_url` reads it, or a coordinator's, which names no session: None.
+
+    Raises ConfigError that shows the right forms.
+    """
+    origin, path = _split_url(url, _URL_HINT)
+    if "s" in path.split("/"):  # copied badly, rather than a coordinator whose prefix has an s of its own
+        return parse_session_url(url)
+    return origin + path.rstrip("/"), None
 
 
 def invitation_token(given: str, url: str) -> str | None:
@@ -170,7 +186,7 @@ class CoordinatorClient:
         self._backoff = backoff
         self._http: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> CoordinatorClient:
+    async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(headers={"Accept": "application/json"})
         return self
 
@@ -187,19 +203,33 @@ class CoordinatorClient:
     async def sign_in(self, wallet: Signer) -> str:
         """A token that acts for the wallet's account. Raises UnreachableError, or NotAuthorizedError."""
         wanted = ChallengeRequest(address=wallet.account.address, chain=wallet.account.chain)
-        challenge = await self._first_contact(lambda: self._auth("challenge", wanted, ChallengeAnswer))
+        url = f"{self.base_url}/api/v1/auth"
+        challenge = await self._first_contact(lambda: self._post(f"{url}/challenge", wanted, ChallengeAnswer))
         signature = sign_challenge(wallet, nonce=challenge.nonce, message=challenge.message, coordinator=self.base_url)
         answer = LoginRequest(nonce=challenge.nonce, signature=signature)
-        return (await self._auth("login", answer, LoginAnswer)).token
+        return (await self._post(f"{url}/login", answer, LoginAnswer)).token
 
     async def sign_out(self, token: str) -> None:
         """End a token. Raises UnreachableError, or what the coordinator answers."""
         await self._json("POST", f"{self.base_url}/api/v1/auth/logout", headers=_bearer(token))
 
-    async def _auth(self, step: str, request: CamelModel, answer: type[_ModelT]) -> _ModelT:
-        url = f"{self.base_url}/api/v1/auth/{step}"
-        body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return _understood(answer, await self._json("POST", url, json=body), url)
+    async def start_link(self, request: LinkRequest) -> LinkAnswer:
+        """Codes with which a wallet in a browser lets this node in. Waits, tries and raises as `register`."""
+        url = f"{self.base_url}/api/v1/links"
+        return await self._first_contact(lambda: self._prepared(lambda: self._post(url, request, LinkAnswer)))
+
+    async def poll_link(self, device_code: str) -> LinkState:
+        """Whether the wallet has signed.
+
+        Raises NotFoundError for a code that is not known (any more), ForbiddenError once nobody will sign,
+        RateLimitedError where this is asked too often, UnreachableError.
+        """
+        return await self._post(f"{self.base_url}/api/v1/links/poll", LinkPoll(device_code=device_code), LinkState)
+
+    async def resume(self, session: str, participant: str, token: str, request: ResumeRequest) -> RegisterAnswer:
+        """Go on as a participant that this token was given to. Waits, tries and raises as `register`."""
+        url = f"{self._session_url(session)}/participants/{participant}/resume"
+        return await self._let_in(url, request, token)
 
     async def renew(self, session: str, participant: str, token: str) -> MembershipDocument:
         """A certificate for the next days. Raises UnreachableError, NotAuthorizedError, ConflictError."""
@@ -212,18 +242,20 @@ class CoordinatorClient:
         Raises UnreachableError after 5 tries (about 10 s), ProtocolError for another protocol version, and
         what the coordinator answers: NotFoundError, ConflictError for a session that has ended.
         """
-        # a coordinator that does not know invitations would refuse even an empty one
+        return await self._let_in(self._session_url(session) + "/participants", request, token)
+
+    async def _let_in(self, url: str, request: ResumeRequest, token: str) -> RegisterAnswer:
+        answer = await self._first_contact(
+            lambda: self._prepared(lambda: self._post(url, request, RegisterAnswer, headers=_bearer(token)))
+        )
+        if answer.protocol != PROTOCOL_VERSION:
+            raise version_mismatch(answer.protocol)
+        return answer
+
+    async def _post(self, url: str, request: CamelModel, answer: type[_ModelT], **options: Any) -> _ModelT:
+        # what is not set is left out: an older coordinator would refuse even an empty field that it does not know
         body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
-        url = self._session_url(session) + "/participants"
-
-        def post() -> Awaitable[dict[str, Any]]:
-            return self._json("POST", url, json=body, headers=_bearer(token))
-
-        answer = await self._first_contact(lambda: self._prepared(post))
-        registered = _understood(RegisterAnswer, answer, url)
-        if registered.protocol != PROTOCOL_VERSION:
-            raise version_mismatch(registered.protocol)
-        return registered
+        return _understood(answer, await self._json("POST", url, json=body, **options), url)
 
     async def leave(self, session: str, participant: str, token: str) -> None:
         """Take no further part. Raises UnreachableError, or what the coordinator answers."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cotrain import PARENT_VARIABLE
 from cotrain.config import parse_config
-from cotrain.errors import ConfigError, CotrainError
+from cotrain.errors import CotrainError
 from cotrain.estimate import estimate_traffic
 from cotrain.identity.challenge import Signer
 from cotrain.membership.document import write_membership
@@ -31,12 +31,14 @@ from cotrain.reachability import role_for
 from node import checks
 from node.addresses import ANY_ADDRESS, listen_host
 from node.checks import Check
-from node.client import CoordinatorClient, invitation_token, parse_coordinator_url, parse_session_url
+from node.choice import ask_offers
+from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.greeting import greet
 from node.hardware import cuda_gpus, physical_cores
 from node.join import PEER_KEY
 from node.lock import last_agent
 from node.network import Question, find_attachment
+from node.offers import nothing_open, reason_for
 from node.preflight import LIMIT_S, Subject, bytes_to_fetch, preflight, within
 from node.registration import Applicant, register
 from node.supervisor import MachineError, final_error
@@ -100,9 +102,7 @@ def _parts(url: str) -> tuple[str | None, str | None]:
     """Base URL of the coordinator and session, each None if the address does not have it. Raises ConfigError."""
     if not url:
         return None, None
-    with suppress(ConfigError):
-        return parse_session_url(url)
-    return parse_coordinator_url(url), None
+    return parse_join_url(url)
 
 
 class Doctor:
@@ -153,6 +153,8 @@ class Doctor:
             return
         self._tell(checks.coordinator(base_url, answered.answer_s, None))
         is_busy = any(check.name == "agent" and check.state != "ok" for check in self.found)
+        if session is None:
+            self._tell(await look_at_offers(base_url))
         if session is None or is_busy:
             await self.look_at_machine(host, base_url)
             return
@@ -173,10 +175,10 @@ class Doctor:
         except OSError as error:
             raise MachineError(f"it has no identity: {error.strerror}", field=str(error.filename or key)) from error
         applicant = Applicant(
-            signer, PeerSigner(key), role=role_for("direct"),
+            PeerSigner(key), role=role_for("direct"),
             invitation=invitation_token(self._options.invitation, self._options.url),
         )  # fmt: skip
-        return await register(client, session, applicant, notice=_log.warning)
+        return await register(client, session, applicant, signer, notice=_log.warning)
 
     async def _look_at_session(
         self, client: CoordinatorClient, session: str, host: str, answer: RegisterAnswer
@@ -209,6 +211,17 @@ class Doctor:
             return checks.line(await measure_line(client, answer), wanted_bytes)
         except CotrainError as error:
             return checks.line(0.0, wanted_bytes, error)
+
+
+async def look_at_offers(base_url: str) -> Check:
+    """Which session a join with the coordinator's address would take."""
+    try:
+        hardware, offers = await ask_offers(base_url, _log.warning)
+    except CotrainError as error:
+        return checks.offers(base_url, error)
+    if not offers:
+        return checks.offers(base_url, nothing_open(base_url, hardware, {}))
+    return checks.offers(base_url, None, f"{offers[0].session}: {reason_for(offers[0])}")
 
 
 def children_of(pid: int, since: float) -> list[int]:

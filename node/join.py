@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cotrain.display import Display, summary_line
-from cotrain.errors import CotrainError
+from cotrain.errors import CotrainError, InvalidRequestError
 from cotrain.identity.challenge import Signer
 from cotrain.membership.document import MembershipDocument
 from cotrain.paths import MEMBERSHIP_FILE, STATUS_FILE, SharedPaths
@@ -24,8 +24,11 @@ from cotrain.status import Control, Status, WishName, read_status
 from cotrain.watch import StatusWatcher, accept
 from node.activity import Activity
 from node.addresses import listen_host
+from node.beside import run_beside
+from node.browser import BrowserWallet
 from node.checks import line_of
-from node.client import CoordinatorClient, invitation_token, parse_session_url
+from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
+from node.client import CoordinatorClient, invitation_token, parse_join_url
 from node.hardware import cuda_gpus, physical_cores
 from node.job import Job, write_job
 from node.limits import limits_of, processors_line
@@ -33,7 +36,7 @@ from node.lock import agent_lock
 from node.membership import MembershipKeeper
 from node.network import Question, find_attachment
 from node.options import JoinOptions
-from node.preflight import Subject, preflight, refusal
+from node.preflight import SKIP, Subject, preflight, refusal
 from node.prepare import TRAIN_ASSET, assemble_model, fetch_assets, write_config
 from node.registration import Applicant, register
 from node.spool_file import SpoolFile
@@ -52,11 +55,11 @@ _LEAVE_LIMIT_S = 60.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where an agent keeps its things, and the wallet that it signs with."""
+    """Where an agent keeps its things, and the wallet that it signs with; None: one in a browser elsewhere."""
 
     home: Path
     shared: SharedPaths
-    wallet: Signer
+    wallet: Signer | None
 
 
 async def join(
@@ -68,12 +71,35 @@ async def join(
 ) -> int:
     """Take part in a session until it ends or the volunteer leaves; returns the exit code of the process.
 
-    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C.
+    With a coordinator's address it is the best one that is open for this machine.
+    0: the run completed, was stopped by the coordinator, or SIGTERM came; 130: Ctrl-C, or the command to leave.
     Args:
         command: job file -> command line of the training process.
     Raises CotrainError for whatever ends the run otherwise.
     """
-    base_url, session = parse_session_url(options.url)
+    base_url, session = parse_join_url(options.url)
+
+    def take_part(found: str) -> Coroutine[Any, Any, int]:
+        return _in_session(base_url, found, options, place, display, command)
+
+    if session is None:
+        if invitation_token(options.invitation, options.url) is not None:
+            raise InvalidRequestError(
+                "an invitation is for one session, and the address names none", field="--invitation",
+                hint=f"give the session's address: {base_url}/s/<session>",
+            )  # fmt: skip
+        return await take_part_in_best(base_url, take_part, display.notice)
+    try:
+        return await take_part(session)
+    except TurnedAwayError as error:
+        raise error.reason from error.reason.__cause__
+
+
+async def _in_session(
+    base_url: str, session: str, options: JoinOptions, place: Place, display: Display,
+    command: Callable[[Path], list[str]],
+) -> int:  # fmt: skip
+    """In this session. Raises TurnedAwayError if it does not take this node."""
     peer_id = load_or_create_peer_key(place.home / PEER_KEY)
     place.shared.create()
     run_dir = place.shared.run_dir(session, peer_id)
@@ -106,6 +132,7 @@ class Agent:
         self._client = client
         self._session = session
         self._peer_id = peer_id
+        self._browser = BrowserWallet(client, session, place.home, notice=display.notice)
         self._role = role_for("direct")
         self._limits = limits_of(options.nice, options.max_cpu, options.max_upload, os.sched_getaffinity(0))
         self._run_dir = run_dir
@@ -134,12 +161,19 @@ class Agent:
 
     # -------------------------------------------------------------------------------------------- stages
     async def _take_part(self) -> None:
-        account = self._place.wallet.account
-        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {account}")
+        owner = "a wallet in a browser" if self._place.wallet is None else self._place.wallet.account
+        self._display.notice(f"joining session {self._session} as peer {self._peer_id} of {owner}")
+        if self._options.host is not None:  # what is no address is refused before anybody is asked
+            listen_host(self._options.host, self._client.base_url)
+        try:
+            answer = await self._register()
+        except REFUSALS as error:
+            raise TurnedAwayError(error) from error
+        # only now: a coordinator's name that is not known yet is asked for again like one that does not answer
         host = await asyncio.to_thread(listen_host, self._options.host, self._client.base_url)
-        answer = await self._register()
         await self._preflight(answer, host)
         answer, attachment = await self._attach(answer, host)
+        gpus = len(await asyncio.to_thread(cuda_gpus))
         assets = await fetch_assets(answer, self._place.shared, self._client, self._display.notice)
         job = Job(
             session=self._session,
@@ -157,14 +191,14 @@ class Agent:
             host=host,
             port=attachment.port,
             connection=attachment.connection,
-            processes=self._options.processes or len(await asyncio.to_thread(cuda_gpus)) or 1,
+            processes=self._options.processes or gpus or 1,
             limits=self._limits,
         )
         write_job(self._run_dir / JOB_FILE, job)
-        await self._train(answer)
+        await self._train(answer, gpus)
 
     async def _preflight(self, answer: RegisterAnswer, host: str) -> None:
-        """Raises what keeps this machine from training here; what may become a trouble is told."""
+        """Raises what keeps this machine from training here, unless told to skip it; what may become one is told."""
         found = await preflight(
             Subject(self._place.home, self._place.shared, host, self._options.port, self._client.base_url, answer)
         )
@@ -172,6 +206,9 @@ class Agent:
             if check.state != "ok":
                 self._display.notice(line_of(check))
         if (trouble := refusal(found)) is not None:
+            if self._options.skip_preflight:
+                self._display.notice(f"training all the same: {SKIP}")
+                return
             await self._say_leave(answer.participant, answer.token)
             raise trouble
 
@@ -195,12 +232,15 @@ class Agent:
         return answer, attachment
 
     async def _register(self) -> RegisterAnswer:
-        """Sign in, bind the peer to the wallet, and be let into the session; the sign-in ends with it."""
+        """Be let into the session by the wallet: the sign-in ends with it, a person is asked only if there is need."""
         applicant = Applicant(
-            self._place.wallet, PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
+            PeerSigner(self._place.home / PEER_KEY), role=self._role, name=self._options.name,
             invitation=self._invitation,
         )  # fmt: skip
-        answer = await register(self._client, self._session, applicant, notice=self._display.notice)
+        if (wallet := self._place.wallet) is None:
+            answer = await self._browser.register(applicant)
+        else:
+            answer = await register(self._client, self._session, applicant, wallet, notice=self._display.notice)
         self._keeper.took(answer.membership)
         return answer
 
@@ -208,12 +248,12 @@ class Agent:
         assert self._uplink is not None
         return await self._client.renew(self._session, *self._uplink.credentials)
 
-    async def _train(self, answer: RegisterAnswer) -> None:
+    async def _train(self, answer: RegisterAnswer, gpus: int) -> None:
         spool = SpoolFile(self._place.home / "spool" / f"{self._session}.jsonl")
         self._adopt_last_snapshot(spool)
         supervisor = Supervisor(
             self._command(self._run_dir / JOB_FILE), self._run_dir,
-            threads=self._threads(),
+            threads=self._threads(), gpus=gpus, on_exit=lambda: self._take_final_snapshot(spool),
         )  # fmt: skip
         self._supervisor = supervisor
         self._wishes = Wishes(self._run_dir, on_change=self._on_change)
@@ -267,7 +307,6 @@ class Agent:
             await supervisor.run()
         except CotrainError as error:
             failure = error
-        self._take_final_snapshot(spool)
         run = self._status.run if self._status else f"agent-{uuid.uuid4().hex[:16]}"
         spool.add_goodbye(run, failure.message if failure else "left" if self._left_by else "finished")
         try:
@@ -298,6 +337,9 @@ class Agent:
             self._display.notice(f"the last snapshot cannot be read: {error}")
 
     async def _say_leave(self, participant: str, token: str) -> None:
+        """End the participant's token; not where a person would have to be asked for the next one."""
+        if self._place.wallet is None:
+            return
         try:
             await asyncio.wait_for(self._client.leave(self._session, participant, token), _LEAVE_CALL_S)
         except (CotrainError, TimeoutError) as error:
@@ -348,17 +390,3 @@ class Agent:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                 loop.remove_signal_handler(number)
-
-
-async def run_beside(main: Coroutine[Any, Any, None], background: list[Coroutine[Any, Any, None]]) -> None:
-    """Run `main` to its end with `background` beside it; the first exception of any ends all."""
-    leading = asyncio.ensure_future(main)
-    tasks = [leading, *(asyncio.ensure_future(coroutine) for coroutine in background)]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in done:
-        task.result()

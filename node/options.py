@@ -19,7 +19,7 @@ from node.units import parse_rate
 NODE_FILE = "node.toml"
 """In the volunteer's own folder."""
 _MOST_BYTES = 64 * 1024
-_WALLET_KEYS = ("wallet", "password_file", "private_key_env")
+_WALLET_KEYS = ("wallet", "password_file", "private_key_env", "browser")
 
 
 class NodeOptions(Section):
@@ -33,12 +33,14 @@ class NodeOptions(Section):
     wallet: Path | None = None
     password_file: Path | None = None
     private_key_env: str | None = None
+    browser: bool | None = None
     invitation: Annotated[str | None, Field(repr=False)] = None
     schedule: tuple[str, ...] = ()
     when_idle: Annotated[int, Field(ge=1, le=1440)] | None = None
     nice: Annotated[int, Field(ge=0, le=19)] | None = None
     max_cpu: Annotated[int, Field(ge=1, le=100)] | None = None
     max_upload: str | None = None
+    skip_preflight: bool | None = None
 
 
 class _NodeFile(Section):
@@ -126,6 +128,8 @@ class JoinOptions:
     """Percent of this machine's processors that it may use; None: all."""
     max_upload: int | None = None
     """What its peer may send, bytes a second; None: what the line carries."""
+    skip_preflight: bool = False
+    """Whether it trains whatever its preflight finds."""
 
 
 def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOptions:
@@ -133,6 +137,11 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
 
     Raises InvalidRequestError that names the option, behind the `place` where it stands.
     """
+    if options.browser and (options.wallet or options.password_file or options.private_key_env):
+        raise InvalidRequestError(
+            "goes with neither a keystore nor a private key", field=f"{place}browser" if place else "--browser",
+            hint="give one of them",
+        )  # fmt: skip
     rate = options.max_upload
     return JoinOptions(
         url=url, name=options.name or "", host=options.host, port=options.port or 0, threads=options.threads,
@@ -140,4 +149,5 @@ def join_options(url: str, options: NodeOptions, *, place: str = "") -> JoinOpti
         schedule=parse_schedule(options.schedule, field=f"{place}schedule"),
         when_idle=options.when_idle, nice=options.nice or 0,
         max_cpu=options.max_cpu, max_upload=None if rate is None else parse_rate(rate, field=f"{place}max_upload"),
+        skip_preflight=options.skip_preflight or False,
     )  # fmt: skip

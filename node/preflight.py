@@ -30,13 +30,15 @@ from cotrain.paths import SharedPaths
 from cotrain.process import SHARED_MEMORY
 from cotrain.protocol import Asset, RegisterAnswer
 from node import checks
-from node.checks import Check, Folder
+from node.checks import Check, Estimate, Folder
 from node.greeting import ask_clock
 from node.hardware import DriverAnswer, ask_driver
 from node.supervisor import MachineError
 
 LIMIT_S = 6.0
 """For each look: longer than a driver's own five seconds."""
+SKIP = "--skip-preflight"
+"""With which a node trains whatever was found."""
 _HOME_BYTES, _LOG_BYTES = 2**24, 2**26
 """Room for keys and events in the one folder, for the training process's log in the other."""
 _TORCH_CUDA = re.compile(r"^cuda\b[^=\n]*=\s*(?:'([^']+)'|None)", re.MULTILINE)
@@ -89,11 +91,14 @@ async def within(name: str, look: Awaitable[Check], limit_s: float = LIMIT_S) ->
 
 def refusal(found: Sequence[Check]) -> CotrainError | None:
     """Why a node must not begin to train: the first check that has failed."""
-    failed = next((check for check in found if check.state == "failed"), None)
-    if failed is None:
+    failed = [check for check in found if check.state == "failed"]
+    if not failed:
         return None
     kind = MachineError if checks.exit_code(found) == checks.UNFIT else UnreachableError
-    return kind(failed.detail, field=failed.name, hint=failed.remedy)
+    way_past = (
+        f"; or, if this estimate is wrong: {SKIP}" if all(isinstance(check, Estimate) for check in failed) else ""
+    )
+    return kind(failed[0].detail, field=failed[0].name, hint=failed[0].remedy + way_past)
 
 
 # ---------------------------------------------------------------------------------------------- what is installed

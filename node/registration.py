@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from cotrain.errors import CotrainError, ProtocolError
 from cotrain.identity.challenge import Signer
-from cotrain.membership.bond import make_bond
+from cotrain.membership.bond import Bond, make_bond
 from cotrain.membership.certificate import Role
 from cotrain.peer_key import PeerSigner
 from cotrain.protocol import RegisterAnswer, RegisterRequest
@@ -27,31 +28,41 @@ class Applicant:
         invitation: token for a private session.
     """
 
-    wallet: Signer
     peer: PeerSigner
     role: Role
     name: str = ""
     invitation: str | None = field(default=None, repr=False)
 
+    async def description(self) -> dict[str, Any]:
+        """The fields of a registration, or of a return, that say what this node is."""
+        return {"name": self.name, "role": self.role, "hardware": await asyncio.to_thread(detect_hardware)}
+
+    async def request(self, bond: Bond) -> RegisterRequest:
+        """The registration with the wallet's statement."""
+        return RegisterRequest(
+            peer_id=self.peer.peer_id, bond=bond, invitation=self.invitation, **await self.description()
+        )
+
 
 async def register(
-    client: CoordinatorClient, session: str, applicant: Applicant, *, notice: Callable[[str], None]
+    client: CoordinatorClient, session: str, applicant: Applicant, wallet: Signer, *, notice: Callable[[str], None]
 ) -> RegisterAnswer:
     """What the coordinator lets this node in with; the sign-in ends with it.
 
     Raises ProtocolError for an answer about another session, and what the client raises.
     """
-    hardware = await asyncio.to_thread(detect_hardware)
-    bond = make_bond(applicant.wallet, applicant.peer, session=session, coordinator=client.base_url, now=now())
-    request = RegisterRequest(
-        peer_id=applicant.peer.peer_id, bond=bond, name=applicant.name, hardware=hardware, role=applicant.role,
-        invitation=applicant.invitation,
-    )  # fmt: skip
-    token = await client.sign_in(applicant.wallet)
+    bond = make_bond(wallet, applicant.peer, session=session, coordinator=client.base_url, now=now())
+    request = await applicant.request(bond)
+    token = await client.sign_in(wallet)
     try:
         answer = await client.register(session, request, token)
     finally:
         await _sign_out(client, token, notice)
+    return answer_about(session, answer)
+
+
+def answer_about(session: str, answer: RegisterAnswer) -> RegisterAnswer:
+    """The answer itself. Raises ProtocolError where it is about another session."""
     if answer.session != session:
         raise ProtocolError(f"asked for session {session!r}, the coordinator gave {answer.session!r}")
     return answer

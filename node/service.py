@@ -13,6 +13,8 @@ UNIT = "cotrain-node.service"
 _FIRST_LINE = "# Written by: cotrain node install-service"
 _FINAL_EXITS = (2, 65, 66, 76, 77, 78)
 """Exit codes of `cotrain node join` after which another try would end in the same way."""
+_LEFT = 130
+"""Its exit code when its volunteer has left; systemd's own stop is never followed by a restart."""
 
 
 def quoted(word: str) -> str:
@@ -36,8 +38,14 @@ def command_line(command: Sequence[str]) -> str:
     return " ".join([quoted(program), *(quoted(word).replace("$", "$$") for word in words)])
 
 
-def unit_text(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> str:
-    """The unit that runs this command with these variables in `folder`, which its relative paths are seen from."""
+def unit_text(
+    command: Sequence[str], environment: Mapping[str, str], folder: Path, *, goes_on: bool = False
+) -> str:  # fmt: skip
+    """The unit that runs this command with these variables in `folder`, which its relative paths are seen from.
+
+    Args:
+        goes_on: whether it starts again also when all went well, for a node that takes one session after the other.
+    """
     variables = " ".join(quoted(f"{name}={value}") for name, value in environment.items())
     quoted(str(folder))  # its line takes no quotes, but the same characters are refused
     if str(folder).endswith(("\\", " ")):
@@ -52,9 +60,10 @@ Type=exec
 WorkingDirectory={str(folder).replace("%", "%%")}
 Environment={variables}
 ExecStart={command_line(command)}
-Restart=on-failure
+Restart={"always" if goes_on else "on-failure"}
 RestartSec=60
-RestartPreventExitStatus={" ".join(map(str, _FINAL_EXITS))}
+SuccessExitStatus={_LEFT}
+RestartPreventExitStatus={" ".join(map(str, (*_FINAL_EXITS, _LEFT)))}
 KillMode=mixed
 TimeoutStopSec=90
 UMask=0077

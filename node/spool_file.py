@@ -15,13 +15,16 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from cotrain.errors import storage_hint
 from cotrain.protocol import Goodbye, StatusMessage
 from cotrain.request import CamelModel
 from cotrain.status import Status
-from node.spool import Entry, Event, Mark, Spool
+from node.events import Event
+from node.spool import MAX_BYTES, Entry, Mark, Spool
 
 _FLUSH_INTERVAL_S = 0.5
 _REWRITE_AFTER_LINES = 1024
+_REWRITE_AFTER_BYTES = 2 * MAX_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -103,10 +106,13 @@ class SpoolFile:
             _log.warning("%s: %d lines could not be read and are left out", path, broken)
         self._changed = asyncio.Event()
         self._dirty = asyncio.Event()
-        self._lines = 0
-        self._file_is_behind = False
+        self._lines = self._bytes = 0
+        self._told_dropped = 0
+        self._file_is_behind = self._told_failure = False
         self._held: list[bytes] | None = None
+        self._spool.shrink()  # what is restored is whole: merges are not in the file
         self._descriptor = write_anew(path, dump_spool(self._spool))
+        self._tell_dropped()
 
     @property
     def is_empty(self) -> bool:
@@ -123,6 +129,7 @@ class SpoolFile:
     def add_status(self, status: Status) -> None:
         """Queue a snapshot; one that was queued before is ignored."""
         self._append([Line(event=event) for event in self._spool.add_status(status)])
+        self._tell_dropped()
 
     def add_goodbye(self, run: str, reason: str) -> None:
         """Queue the end of a run."""
@@ -149,7 +156,7 @@ class SpoolFile:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            if self._file_is_behind or self._lines > _REWRITE_AFTER_LINES + len(self):
+            if self._file_is_behind or self._is_long:
                 await self._rewrite()
             try:
                 await asyncio.to_thread(os.fsync, self._descriptor)
@@ -165,11 +172,28 @@ class SpoolFile:
             self._note_failure(error)
         os.close(self._descriptor)
 
+    @property
+    def _is_long(self) -> bool:
+        """Whether the file has grown by much more than the queue that it stands for."""
+        return self._lines > _REWRITE_AFTER_LINES + len(self) or self._bytes > _REWRITE_AFTER_BYTES
+
+    def _tell_dropped(self) -> None:
+        """Say that progress is given up: when it begins, and each time when it has become twice as much."""
+        if self._spool.dropped < max(1, 2 * self._told_dropped):
+            return
+        self._told_dropped = self._spool.dropped
+        _log.warning(
+            "the coordinator has been away for so long that the oldest progress is given up: %d records so far, %d "
+            "snapshots merged; changes of state are kept",
+            self._spool.dropped, self._spool.merged,
+        )  # fmt: skip
+
     def _append(self, lines: list[Line]) -> None:
         if not lines:
             return
         self._lines += len(lines)
         content = b"".join(dump_line(line) for line in lines)
+        self._bytes += len(content)
         if self._held is not None:
             self._held.append(content)
         elif not self._file_is_behind:
@@ -189,7 +213,7 @@ class SpoolFile:
     async def _rewrite(self) -> None:
         """Replace the file by the shortest one; what is added meanwhile is held back, then appended."""
         self._held = []
-        lines = len(self)
+        lines, before_bytes = len(self), self._bytes
         try:
             descriptor = await asyncio.to_thread(write_anew, self._path, dump_spool(self._spool))
         except OSError as error:
@@ -198,15 +222,17 @@ class SpoolFile:
             return
         os.close(self._descriptor)
         self._descriptor, self._lines, self._file_is_behind = descriptor, lines, False
+        self._bytes -= before_bytes
+        self._told_failure = False
         held, self._held = self._held, None
         self._write(b"".join(held))
 
     def _note_failure(self, error: OSError) -> None:
-        if not self._file_is_behind:
+        if not self._told_failure:  # a write that was cut short has told nothing yet
+            hint = f" ({what})" if (what := storage_hint(error)) else ""
             _log.warning(
-                "%s cannot be written (%s): events are kept in memory until it can",
-                self._path,
-                error.strerror,
-            )
-        self._file_is_behind = True
+                "%s cannot be written (%s): events are kept in memory until it can%s",
+                self._path, error.strerror, hint,
+            )  # fmt: skip
+        self._file_is_behind = self._told_failure = True
         self._dirty.set()

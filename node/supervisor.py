@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from cotrain.paths import STATUS_FILE
 from cotrain.process import child_environment, end_process, python_command
 from cotrain.status import read_status
 from node.backoff import Backoff
+from node.hardware import DriverAnswer, ask_driver
 
 RESTART_BACKOFF = Backoff(first_s=0.5, most_s=30.0)
 CRASH_LOOP_EXITS = 5
@@ -77,6 +78,18 @@ def describe_exit(code: int) -> str:
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
+def lost_gpus(began_with: int, found: DriverAnswer) -> MachineError | None:
+    """Why a process that has lost a GPU is not started again: it would train on what is left, at another pace."""
+    if len(found.gpus) >= began_with:
+        return None
+    said = f": {found.trouble}" if found.trouble else ""
+    return MachineError(
+        f"the training process ended, and of {began_with} GPUs that it began with the driver shows "
+        f"{len(found.gpus)}{said}",
+        field="gpu", hint="see what nvidia-smi says; mostly the machine wants a restart; then join again",
+    )  # fmt: skip
+
+
 def worker_command(job: Path) -> list[str]:
     """The command line of the training process."""
     return python_command("node.worker", "--job", str(job))
@@ -89,13 +102,20 @@ class Supervisor:
         command: its command line; it must call `cotrain.process.bind_to_parent`.
         run_dir: where its log goes and where it writes `status.json`.
         threads: arithmetic threads it may use (OMP_NUM_THREADS).
+        gpus: how many it begins with: with fewer it is not started again.
+        on_exit: called when it has ended, before another one may replace what it wrote.
     """
 
-    def __init__(self, command: Sequence[str], run_dir: Path, *, threads: int, backoff: Backoff = RESTART_BACKOFF):
+    def __init__(
+        self, command: Sequence[str], run_dir: Path, *, threads: int, backoff: Backoff = RESTART_BACKOFF,
+        gpus: int = 0, on_exit: Callable[[], None] = lambda: None,
+    ):  # fmt: skip
+        self._on_exit = on_exit
         self._command = list(command)
         self._run_dir = run_dir
         self._threads = threads
         self._backoff = backoff
+        self._gpus = gpus
         self._log_start = 0
         self._started_at = 0.0
         self._stop_wished = asyncio.Event()
@@ -112,18 +132,22 @@ class Supervisor:
     async def run(self) -> None:
         """Until the run has finished. Cancelling it ends the process within `end_grace_s`.
 
-        Raises ConfigError, DivergedError, ProtocolError or MachineError as the process's exit code says, and
-        CrashLoopError after 5 exits within 2 minutes; the message holds the reason that the process gave.
+        Raises ConfigError, DivergedError, ProtocolError or MachineError as the process's exit code says, MachineError
+        after an exit with a GPU gone, and CrashLoopError after 5 exits within 2 minutes; the message holds the reason
+        that the process gave.
         """
         self._run_dir.mkdir(parents=True, exist_ok=True)
         exits: list[float] = []
         while True:
             code = await self._run_once()
+            self._on_exit()
             verdict = judge_exit(code, is_stop_wished=self._stop_wished.is_set())
             if verdict == "finished":
                 return
             if verdict == "failed":
                 raise FINAL_FAILURES[code](self._reason(code), hint=f"see {self.log_path}")
+            if self._gpus and (lost := lost_gpus(self._gpus, await asyncio.to_thread(ask_driver))) is not None:
+                raise lost
             exits = [*recent_exits(exits, time.monotonic()), time.monotonic()]
             if len(exits) >= CRASH_LOOP_EXITS:
                 raise CrashLoopError(

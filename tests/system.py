@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -197,6 +197,21 @@ def running_system(folder: Path) -> Iterator[System]:
         yield system
     finally:
         system.end()
+
+
+def descendants_of(pid: int) -> list[psutil.Process]:
+    """All that a process has started, as they are now."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+def daemons_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """The peer-to-peer daemons; what has just ended is none."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "p2pd" in process.name():
+                found.append(process)
+    return found
 
 
 def assert_gone(processes: list[psutil.Process], *, limit_s: float = 10.0) -> None:

@@ -16,7 +16,7 @@ from coordinator.api.callers import (
     unknown_token,
 )
 from coordinator.api.operations import NO_CONTENT, Answer, operation
-from coordinator.api.requests import json_answer, parse_model, read_body
+from coordinator.api.requests import json_answer, parse_model, private, read_body
 from coordinator.auth.login import LoginRefusedError
 from coordinator.auth.sign_ins import NewSignIn
 from coordinator.context import COORDINATOR
@@ -46,7 +46,7 @@ async def challenge(request: web.Request) -> web.Response:
     coordinator = request.app[COORDINATOR]
     coordinator.limits.challenge(caller_address(request))
     issued = await coordinator.challenges.issue(wanted.chain, wanted.address)
-    return _private(
+    return private(
         json_answer(ChallengeAnswer(nonce=issued.nonce, message=issued.message, expires_at=iso_time(issued.expires_at)))
     )
 
@@ -82,7 +82,7 @@ async def logout(request: web.Request) -> web.Response:
     ended = token is not None and await coordinator.sign_ins.revoke(token)
     if not ended and hdrs.AUTHORIZATION in request.headers:
         raise unknown_token()
-    response = _private(web.Response(status=204))
+    response = private(web.Response(status=204))
     delete_cookie(response, coordinator.settings)
     return response
 
@@ -105,19 +105,13 @@ async def me(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     if caller.account is None:
         raise NotAuthorizedError("nobody is signed in", field=hdrs.AUTHORIZATION, hint="sign in with your wallet")
-    return _private(
+    return private(
         json_answer(MeAnswer(account=caller.account, operator=caller.operator, expires_at=iso_time(caller.expires_at)))
     )
 
 
 def _signed_in(request: web.Request, sign_in: NewSignIn) -> web.Response:
     answer = LoginAnswer(token=sign_in.token, account=sign_in.account, expires_at=iso_time(sign_in.expires_at))
-    response = _private(json_answer(answer))
+    response = private(json_answer(answer))
     set_cookie(response, sign_in, request.app[COORDINATOR].settings)
-    return response
-
-
-def _private(response: web.Response) -> web.Response:
-    """No cache may keep it."""
-    response.headers[hdrs.CACHE_CONTROL] = "no-store"
     return response

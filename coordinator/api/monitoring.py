@@ -19,10 +19,10 @@ from coordinator.api.operations import Answer, operation
 from coordinator.api.requests import json_answer
 from coordinator.api.uplink import stream
 from coordinator.context import COORDINATOR, Coordinator
+from coordinator.database import database_failures
 from coordinator.json_log import FIELDS
 from coordinator.models import SessionRow
 from coordinator.observability import ABORTED, OTHER, Standing, StreamKind
-from coordinator.store import DATABASE_FAILURES
 from cotrain.request import CamelModel
 from cotrain.status import State
 
@@ -134,7 +134,7 @@ async def sessions_by_state(coordinator: Coordinator) -> dict[State, int] | None
     try:
         async with asyncio.timeout(_DATABASE_LIMIT_S), coordinator.store.read() as rows:
             return {row[0]: row[1] for row in await rows.execute(query)}
-    except DATABASE_FAILURES as error:  # a time that is over is an OSError, too
+    except database_failures() as error:  # a time that is over is an OSError, too
         _logger.warning("the database does not answer (%s)", type(error).__name__)
         return None
 

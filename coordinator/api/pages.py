@@ -37,6 +37,13 @@ async def session_page(request: web.Request) -> web.Response:
     raise web.HTTPFound(f"/#/s/{row.id}")
 
 
+@routes.get("/link")
+@operation("pages", answers={200: Answer("the page", media="text/html")})
+async def link_page(_request: web.Request) -> web.FileResponse:
+    """The page on which a wallet lets a node in that has none."""
+    return web.FileResponse(STATIC / "link.html", headers={"Cache-Control": "no-cache"})
+
+
 @routes.get("/")
 @operation("pages", answers={200: Answer("the page", media="text/html")})
 async def index(_request: web.Request) -> web.FileResponse:

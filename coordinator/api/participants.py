@@ -11,6 +11,7 @@ from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, NO_CONTEN
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
     POSITION,
+    check_version,
     encode_cursor,
     json_answer,
     page_limit,
@@ -19,22 +20,20 @@ from coordinator.api.requests import (
     read_cursor,
 )
 from coordinator.auth.permissions import may, require
-from coordinator.auth.tokens import bearer_token
+from coordinator.auth.tokens import bearer_token, given_token
 from coordinator.context import COORDINATOR
-from coordinator.participants import check_protocol
 from coordinator.views import ParticipantsPage
-from cotrain.errors import NotAuthorizedError
+from cotrain.errors import ForbiddenError, NotAuthorizedError
 from cotrain.identity.account import Account
-from cotrain.protocol import PROTOCOL_VERSION, RegisterAnswer, RegisterRequest, RenewAnswer
-from cotrain.request import CamelModel
+from cotrain.protocol import (
+    LinkRequest,
+    RegisterAnswer,
+    RegisterRequest,
+    RenewAnswer,
+    ResumeRequest,
+)
 
 routes = web.RouteTableDef()
-
-
-class _Versioned(CamelModel, extra="ignore"):
-    """The one field that every version of a registration has."""
-
-    protocol: int = PROTOCOL_VERSION
 
 
 @routes.post("/api/v1/sessions/{id}/participants")
@@ -44,18 +43,42 @@ class _Versioned(CamelModel, extra="ignore"):
     parameters=(IDEMPOTENCY_KEY,),
 )  # fmt: skip
 async def register(request: web.Request) -> web.Response:
-    """201 with what a node needs to begin; 401 without a sign-in."""
+    """201 with what a node needs to begin; 401 without a sign-in.
+
+    A device code whose statement a wallet has signed (`POST /api/v1/links`) registers the peer that it was made for.
+    """
     body = await read_body(request)
     # first the version: a newer node may send fields that this coordinator would call unknown
-    check_protocol(parse_model(body, _Versioned).protocol)
+    check_version(body)
+    coordinator, device_code = request.app[COORDINATOR], given_token(request.headers.get(hdrs.AUTHORIZATION))
+    link = coordinator.links.signed(device_code)
+    account = await _account_of(request) if link is None or link.signed is None else link.signed.account
+    wanted = parse_model(body, RegisterRequest)
+    session = request.match_info["id"]
+    if link is not None:
+        coordinator.limits.write(str(account))
+        check_linked(link.wanted, session, wanted)
+    work = partial(coordinator.participants.register, session, wanted, account)
+    answer = await once(request, str(account), RegisterAnswer, work, secret=True)
+    coordinator.links.end(device_code)
+    return json_answer(answer, status=201)
+
+
+async def _account_of(request: web.Request) -> Account:
+    """The account that has signed in, and may register."""
     caller = await caller_of(request)
     require("register", caller)
     assert caller.account is not None
-    wanted = parse_model(body, RegisterRequest)
-    work = partial(
-        request.app[COORDINATOR].participants.register, request.match_info["id"], wanted, Account.parse(caller.account)
-    )
-    return json_answer(await once(request, caller.account, RegisterAnswer, work, secret=True), status=201)
+    return Account.parse(caller.account)
+
+
+def check_linked(link: LinkRequest, session: str, wanted: RegisterRequest) -> None:
+    """Raises ForbiddenError unless this is the registration that a wallet elsewhere was asked for."""
+    if (link.session, link.peer_id, link.terms.nonce) != (session, wanted.peer_id, wanted.bond.nonce):
+        raise ForbiddenError(
+            "this device code is for another peer, session or statement", field=hdrs.AUTHORIZATION,
+            hint="a wallet in a browser lets one peer into one session",
+        )  # fmt: skip
 
 
 @routes.get("/api/v1/sessions/{id}/participants")
@@ -78,6 +101,22 @@ async def renew(request: web.Request) -> web.Response:
     token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
     await participants.authenticate(session, participant, token)
     return json_answer(await participants.renew(session, participant))
+
+
+@routes.post("/api/v1/sessions/{id}/participants/{participant}/resume")
+@operation(
+    "participants", who="participant", body=ResumeRequest, answers={200: Answer("goes on", RegisterAnswer)},
+    errors=(409, 426, 503),
+)  # fmt: skip
+async def resume(request: web.Request) -> web.Response:
+    """200 with what a node needs to begin, by the participant's own token, which stays: nothing is signed anew."""
+    body = await read_body(request)
+    check_version(body)
+    session, participant = request.match_info["id"], request.match_info["participant"]
+    participants = request.app[COORDINATOR].participants
+    token = bearer_token(request.headers.get(hdrs.AUTHORIZATION))
+    await participants.authenticate(session, participant, token)
+    return json_answer(await participants.resume(session, participant, token, parse_model(body, ResumeRequest)))
 
 
 @routes.delete("/api/v1/sessions/{id}/participants/{participant}")

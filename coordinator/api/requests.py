@@ -6,11 +6,14 @@ import base64
 import json
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from coordinator.joinable import check_protocol
 from coordinator.problem import UnsupportedMediaTypeError, invalid_input
 from cotrain.errors import InvalidRequestError
+from cotrain.protocol import PROTOCOL_VERSION
+from cotrain.request import CamelModel
 from cotrain.sections import LARGEST_INTEGER, SessionId
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -40,6 +43,20 @@ def parse_model(body: bytes, model: type[ModelT]) -> ModelT:
         return model.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise invalid_input(error, model) from error
+
+
+class _Versioned(CamelModel, extra="ignore"):
+    """The one field that every version of a node's request has."""
+
+    protocol: int = PROTOCOL_VERSION
+
+
+def check_version(body: bytes) -> None:
+    """To be asked before the rest is read: a newer node may send fields that this coordinator would call unknown.
+
+    Raises UpgradeRequiredError, or InvalidRequestError where the body is no JSON object.
+    """
+    check_protocol(parse_model(body, _Versioned).protocol)
 
 
 def integer_parameter(request: web.Request, name: str, *, default: int, low: int, high: int) -> int:
@@ -90,3 +107,9 @@ def is_known(request: web.Request, tag: str) -> bool:
 def json_answer(model: BaseModel, *, status: int = 200) -> web.Response:
     """A model as camelCase JSON."""
     return web.Response(text=model.model_dump_json(by_alias=True), status=status, content_type="application/json")
+
+
+def private(response: web.Response) -> web.Response:
+    """The same answer, which no cache may keep."""
+    response.headers[hdrs.CACHE_CONTROL] = "no-store"
+    return response

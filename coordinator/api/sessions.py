@@ -34,8 +34,8 @@ from coordinator.api.requests import (
     read_cursor,
 )
 from coordinator.api.seen import hidden_folders
-from coordinator.api.shared import shared
-from coordinator.auth.permissions import Act, require
+from coordinator.api.shared import shared, shared_by_reader
+from coordinator.auth.permissions import Act, Caller, require
 from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
 from coordinator.invitations import visible_to
@@ -125,13 +125,13 @@ async def _surroundings(request: web.Request, wanted: SessionRequest) -> Surroun
 
 @routes.get("/api/v1/sessions")
 @operation("sessions", answers={200: Answer("a page", Page[SessionView])}, parameters=(LIMIT, CURSOR))
-async def list_sessions(request: web.Request) -> web.Response:
+@shared_by_reader
+async def list_sessions(request: web.Request, reader: Caller) -> Page[SessionView]:
     """The sessions, newest first; of private ones those that the caller may see."""
     before = read_cursor(request, POSITION)
-    reader = await reader_of(request)
     seen = visible_to(reader.account, operator=reader.operator)
     items, following = await request.app[COORDINATOR].sessions.newest_first(before, page_limit(request), seen)
-    return json_answer(Page[SessionView](items=items, next_cursor=encode_cursor(following)))
+    return Page[SessionView](items=items, next_cursor=encode_cursor(following))
 
 
 @routes.get("/api/v1/sessions/open")

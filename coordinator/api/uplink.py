@@ -17,8 +17,8 @@ from coordinator.api.operations import Answer, operation
 from coordinator.auth.tokens import bearer_token
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.ingest import check_status
+from coordinator.joinable import check_protocol
 from coordinator.models import ParticipantRow
-from coordinator.participants import check_protocol
 from coordinator.uplinks import Close, Uplink
 from cotrain.errors import CotrainError, NotFoundError, ProtocolError
 from cotrain.protocol import (

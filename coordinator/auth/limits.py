@@ -19,6 +19,8 @@ _MOST_KEYS = 20_000
 _MINUTE_S = 60.0
 _HOUR_S = 3600.0
 _FULL_RETRY_S = 60.0
+_LINK_CODES_OF_ALL = 600
+"""In a minute, from however many addresses: a code that waited all year would be guessed with a chance of 1 %."""
 
 
 class SlidingWindow:
@@ -75,6 +77,9 @@ class Limits:
         self._challenges = SlidingWindow(settings.challenges_per_minute, _MINUTE_S, clock=clock)
         self._previews = SlidingWindow(settings.previews_per_minute, _MINUTE_S, clock=clock)
         self._logins = SlidingWindow(settings.logins_per_minute, _MINUTE_S, clock=clock)
+        self._links = SlidingWindow(settings.links_per_minute, _MINUTE_S, clock=clock)
+        self._link_codes = SlidingWindow(settings.link_codes_per_minute, _MINUTE_S, clock=clock)
+        self._all_link_codes = SlidingWindow(_LINK_CODES_OF_ALL, _MINUTE_S, clock=clock)
         self._listeners: Counter[str] = Counter()
         self._accounts = SlidingWindow(settings.new_accounts_per_hour, _HOUR_S, clock=clock)
         self._writes = SlidingWindow(settings.writes_per_minute, _MINUTE_S, clock=clock)
@@ -90,6 +95,15 @@ class Limits:
     def login(self, address: str) -> None:
         """A signature comes from this client address."""
         self._count(self._logins, client_key(address), "logins from this address")
+
+    def link(self, address: str) -> None:
+        """A node at this client address asks for a wallet in a browser."""
+        self._count(self._links, client_key(address), "links from this address")
+
+    def link_code(self, address: str) -> None:
+        """Somebody at this client address uses a code, and may be guessing."""
+        self._count(self._link_codes, client_key(address), "codes from this address")
+        self._count(self._all_link_codes, "", "codes at the moment")
 
     @contextlib.contextmanager
     def listener(self, address: str) -> Iterator[None]:

@@ -55,17 +55,15 @@ class SignIns:
             on_new_account: called before the account is made if it has never been here; what it raises is raised, and
                 nothing is stored.
         """
-        clock, name = self._clock(), str(account)
         async with self._store.write() as transaction:
             await self._prune(transaction)
-            row = await transaction.rows.get(AccountRow, name)
-            if row is None:
-                on_new_account()
-                row = AccountRow(id=name, created_at=clock)
-                transaction.rows.add(row)
-            row.last_seen_at = clock
-            await transaction.rows.flush()
-            return self._add(transaction, name)
+            await self._note(transaction, account, on_new_account)
+            return self._add(transaction, str(account))
+
+    async def note(self, account: Account, *, on_new_account: Callable[[], None]) -> None:
+        """Remember an account whose signature has been verified, which gets no token. As `open` otherwise."""
+        async with self._store.write() as transaction:
+            await self._note(transaction, account, on_new_account)
 
     async def find(self, token: str) -> SignIn | None:
         """Whose token this is; None if it is unknown, expired or ended."""
@@ -84,6 +82,16 @@ class SignIns:
         async with self._store.write() as transaction:
             account = await self._end(transaction, token)
             return None if account is None else self._add(transaction, account)
+
+    async def _note(self, transaction: Transaction, account: Account, on_new_account: Callable[[], None]) -> None:
+        clock, name = self._clock(), str(account)
+        row = await transaction.rows.get(AccountRow, name)
+        if row is None:
+            on_new_account()
+            row = AccountRow(id=name, created_at=clock)
+            transaction.rows.add(row)
+        row.last_seen_at = clock
+        await transaction.rows.flush()
 
     def _is_alive(self, token: str) -> tuple[ColumnElement[bool], ...]:
         return (

@@ -1,4 +1,4 @@
-"""Files that nobody but their owner may read: written whole, never over another; read only if they are private."""
+"""Files that nobody but their owner may read: written whole; read only if they are private."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import ClassVar
 
-from cotrain.errors import ConflictError, CotrainError, NotFoundError
+from cotrain.errors import ConflictError, CotrainError, NotFoundError, storage_hint
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
@@ -68,9 +68,22 @@ def write_new_secret_file(path: Path, content: bytes, *, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
         is_new = _put_where_nothing_is(path, content)
     except OSError as error:
-        raise SecretFileError(f"{what} cannot be written: {error.strerror}", field=str(path)) from None
+        raise SecretFileError(
+            f"{what} cannot be written: {error.strerror}", field=str(path), hint=storage_hint(error)
+        ) from None
     if not is_new:
         raise ConflictError(f"{what} is there already", field=str(path), hint="it is never written over")
+
+
+def replace_secret_file(path: Path, content: bytes, *, what: str) -> None:
+    """Put a file with mode 0600 at `path` in one step, also over another. Raises SecretFileError."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    write_new_secret_file(temporary, content, what=what)
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SecretFileError(f"{what} cannot be written: {error.strerror}", field=str(path)) from None
 
 
 def _put_where_nothing_is(path: Path, content: bytes) -> bool:

@@ -58,6 +58,7 @@ from cotrain.swarm.parts import PartLedger
 from cotrain.swarm.results import RoundService
 from cotrain.swarm.rounds import Announcement, round_totals
 from cotrain.swarm.send_rate import SendRate
+from cotrain.swarm.silence import START_TIMEOUT_S, await_start
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.swarm.streams import await_hang_up
 from cotrain.swarm.suspects import Suspects
@@ -112,10 +113,12 @@ class RoundAverager(DecentralizedAverager):
         self._evidence: list[Evidence] = []
         self._audits: set[asyncio.Task[None]] = set()
         super().__init__(
-            [vector], dht, start=True, prefix=session, target_group_size=None,
+            [vector], dht, start=False, prefix=session, target_group_size=None,
             min_matchmaking_time=matchmaking_s, request_timeout=0.5 * matchmaking_s, allow_state_sharing=False,
             client_mode=True if self._role == "contribute" else None,
         )  # fmt: skip
+        self.run_in_background(await_ready=False)
+        await_start(self, self._ready, START_TIMEOUT_S, dht)
         if self.client_mode:  # hivemind gives it no handlers; this one others need, over connections that it opened
             self._outer_pipe.send(("_answer_introductions", [], {}))
 
@@ -305,9 +308,7 @@ class RoundAverager(DecentralizedAverager):
             logger.warning(f"the audit of round {decided.terms.round} failed", exc_info=True)
 
     async def _fetch_inputs(self, terms: GroupTerms, claim: Claim, decision: Decision) -> PartInputs:
-        return await fetch_inputs(
-            self._p2p, self.prefix, terms, claim, decision, timeout_s=self._timeouts.reducer_s
-        )  # fmt: skip
+        return await fetch_inputs(self._p2p, self.prefix, terms, claim, decision, timeout_s=self._timeouts.reducer_s)
 
     def _accuse_voter(self, terms: GroupTerms, first: Word, second: Word) -> None:
         self._found(accuse(TwoVotes(terms=terms, words=(first, second)), self._signer, now=time.time()))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import ipaddress
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hivemind.dht import DHT
+from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P
 
 from cotrain.errors import SwarmError
@@ -17,13 +21,13 @@ from cotrain.peer_key import PeerSigner
 from cotrain.reachability import Connection, is_circuit
 from cotrain.swarm.mailbox import open_mailbox
 from cotrain.swarm.records import OwnedRecords
+from cotrain.swarm.silence import START_TIMEOUT_S, answer_of, await_start
 
 DAEMON_TIMEOUT_S = 60.0
-START_TIMEOUT_S = 90.0
-"""The daemon, then the first calls; hivemind would wait for ever."""
 RESERVATION_TIMEOUT_S = 15.0
 """How long a relay may take to give a peer an address; it takes one second."""
 LOOK_EVERY_S = 0.2
+LOST_DAEMON_EXIT = 69
 RELAY_LIMITS = {
     "relayService": 1,
     "relayTimeLimit": "24h",
@@ -109,7 +113,10 @@ def start_dht(
     *, host: str, port: int, initial_peers: Sequence[str], identity_path: Path, connection: Connection = "direct",
     is_relay: bool = False,
 ) -> DHT:  # fmt: skip
-    """A DHT node with its p2pd, listening on `host:port` (0: a free port). Raises SwarmError with the reason."""
+    """A DHT node with its p2pd, listening on `host:port` (0: a free port). Raises SwarmError with the reason.
+
+    Its process ends with its daemon, and the daemon with it.
+    """
     arguments, flags = daemon_arguments(
         host=host, port=port, connection=connection, initial_peers=initial_peers, is_relay=is_relay
     )
@@ -125,26 +132,44 @@ def start_dht(
                 client_mode=connection == "outgoing",
                 startup_timeout=DAEMON_TIMEOUT_S, **arguments,
             )  # fmt: skip
-        _await_ready(dht)
+        await_start(dht, dht._ready, START_TIMEOUT_S)
+        ask(dht, _end_with_daemon)
+        # hivemind asks for these when they are needed, and would wait for ever
+        dht._peer_id, dht._client_mode = ask(dht, DHT._get_peer_id), ask(dht, DHT._get_client_mode)
     except Exception as error:
         reached = f"none of {', '.join(initial_peers)} could be reached" if initial_peers else f"port {port} taken?"
         raise SwarmError(f"the peer-to-peer network could not be joined: {error}", hint=reached) from error
     return dht
 
 
-def _await_ready(dht: DHT) -> None:
-    try:
-        dht.wait_until_ready(START_TIMEOUT_S)
-    except TimeoutError as error:
-        dht.kill()  # its daemon dies with it
-        dht.join()
-        raise TimeoutError(f"its process has said nothing for {START_TIMEOUT_S:.0f} s") from error
+async def _end_with_daemon(_dht: DHT, node: DHTNode) -> None:
+    """In the DHT's process. Without its daemon it would go on answering, from its own memory."""
+
+    async def end() -> None:
+        await node.p2p._child.wait()
+        if node.is_alive:  # nobody has asked it to shut down
+            os._exit(LOST_DAEMON_EXIT)
+
+    node.p2p.end_with_daemon = asyncio.create_task(end())  # a task that nobody holds may be collected
+
+
+def ask(dht: DHT, question: Callable[[DHT, DHTNode], Awaitable[Any]]) -> Any:
+    """What a coroutine gives that is run in the DHT's process. Raises SwarmError if that process ends or is silent."""
+    return answer_of(dht.run_coroutine(question, return_future=True), START_TIMEOUT_S, dht)
+
+
+def addresses_of(dht: DHT, *, latest: bool = False) -> list[str]:
+    """Under which libp2p addresses the peer can be reached; `latest`: as the daemon knows them now.
+
+    Raises SwarmError like `ask`.
+    """
+    return [str(address) for address in ask(dht, functools.partial(DHT._get_visible_maddrs, latest=latest))]
 
 
 def has_relay(dht: DHT) -> bool:
-    """Whether a relay gives this peer an address, within a few seconds."""
+    """Whether a relay gives this peer an address, within a few seconds. Raises SwarmError like `ask`."""
     deadline = time.monotonic() + RESERVATION_TIMEOUT_S
-    while not any(is_circuit(str(address)) for address in dht.get_visible_maddrs(latest=True)):
+    while not any(map(is_circuit, addresses_of(dht, latest=True))):
         if time.monotonic() > deadline:
             return False
         time.sleep(LOOK_EVERY_S)  # p2pd tells nobody of a new address

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+LOOK_EVERY_S = 0.5
 
 
 class LoopThread:
@@ -18,14 +22,22 @@ class LoopThread:
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float | None = None) -> T:
-        """Run a coroutine and wait for its result; TimeoutError after `timeout_s` seconds, the coroutine cancelled."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def run(
+        self, coroutine: Coroutine[Any, Any, T], timeout_s: float, *, meanwhile: Callable[[], None] = lambda: None
+    ) -> T:
+        """Run a coroutine and wait for its result.
+
+        Raises TimeoutError after `timeout_s` seconds, and what `meanwhile` raises, which is called twice a second; the
+        coroutine is cancelled then.
+        """
+        future, deadline = asyncio.run_coroutine_threadsafe(coroutine, self._loop), time.monotonic() + timeout_s
         try:
-            return future.result(timeout_s)
-        except TimeoutError:
-            future.cancel()
-            raise
+            while not future.done() and (left_s := deadline - time.monotonic()) > 0:
+                concurrent.futures.wait([future], min(LOOK_EVERY_S, left_s))
+                meanwhile()
+            return future.result(0.0)
+        finally:
+            future.cancel()  # nothing to one that is done
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that handles its own errors, without waiting for it."""

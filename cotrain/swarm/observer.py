@@ -27,6 +27,7 @@ from cotrain.swarm.introductions import Introductions
 from cotrain.swarm.judgement import SessionFacts
 from cotrain.swarm.line_speed import LineProbe
 from cotrain.swarm.loop import LoopThread
+from cotrain.swarm.silence import require_running
 from cotrain.swarm.state import SharedState, StateService
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState, RoundLengths
@@ -121,7 +122,9 @@ class SessionObserver:
             self._directory.rest_in_round(self.state.round, self._lengths.inner_steps_at(self.state.samples))
             return False
         try:
-            self.state, self.digest = self._loop.run(self._catch_up(), 2 * FOLLOW_TIMEOUT_S)
+            self.state, self.digest = self._loop.run(
+                self._catch_up(), 2 * FOLLOW_TIMEOUT_S, meanwhile=lambda: require_running(self._dht)
+            )
         except SwarmError as error:
             logger.warning(f"stays at round {self.state.round}: {error}")
             return False

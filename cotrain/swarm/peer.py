@@ -18,7 +18,7 @@ from cotrain.peer_key import PeerSigner
 from cotrain.reachability import Connection, is_loopback
 from cotrain.status import TrainingStopped
 from cotrain.swarm.averager import RoundAverager
-from cotrain.swarm.daemon import has_relay, start_dht
+from cotrain.swarm.daemon import addresses_of, has_relay, start_dht
 from cotrain.swarm.dht import DhtThread, Directory, PeerRecord, SwarmView
 from cotrain.swarm.evidence_courier import EvidenceCourier
 from cotrain.swarm.follow import StateFollower
@@ -30,6 +30,7 @@ from cotrain.swarm.outcome import MinorityError, OutdatedStateError, RoundOutcom
 from cotrain.swarm.relay_watch import RelayWatch
 from cotrain.swarm.rounds import Announcement, RoundLimits, should_close
 from cotrain.swarm.shared_memory import require_shared_memory
+from cotrain.swarm.silence import require_running
 from cotrain.swarm.state import SharedState
 from cotrain.train.codec import make_codec
 from cotrain.train.diloco import OuterOptimizer, OuterState, RoundLengths
@@ -135,12 +136,16 @@ class SwarmPeer:
         try:
             while not self._directory.wait_for(condition, WISH_INTERVAL_S):
                 self._obey()
-                self._dht_thread.require_answers()
+                self._require_daemon()
                 if time.monotonic() > deadline:
                     return False
             return True
         finally:
             self._on_wait("")
+
+    def _require_daemon(self) -> None:
+        require_running(self._dht)
+        self._dht_thread.require_answers()
 
     # ------------------------------------------------------------------------------------------ who is there
     @property
@@ -150,7 +155,7 @@ class SwarmPeer:
     @property
     def addresses(self) -> list[str]:
         """libp2p addresses under which this peer can be reached."""
-        return [str(address) for address in self._dht.get_visible_maddrs()]
+        return addresses_of(self._dht)
 
     @property
     def peers(self) -> int:
@@ -193,7 +198,9 @@ class SwarmPeer:
     def _catch_up(self, held: OuterState | None, what: str) -> OuterState:
         self._on_wait(what)
         try:
-            state, digest = self._loop.run(self._follow(held), 2 * JOIN_TIMEOUT_S)
+            state, digest = self._loop.run(
+                self._follow(held), 2 * JOIN_TIMEOUT_S, meanwhile=lambda: require_running(self._dht)
+            )  # fmt: skip
         finally:
             self._on_wait("")
         self._averager.forget_residuals()
@@ -252,7 +259,7 @@ class SwarmPeer:
 
     def should_close(self, work: LocalWork, wait_s: float = 0.0) -> bool:
         assert self._state is not None
-        self._dht_thread.require_answers()
+        self._require_daemon()
         if self._relay_watch.is_lost:
             raise SwarmError("the relay has lost this node", hint="the agent starts the run again, to be found anew")
         if wait_s > 0:
@@ -338,6 +345,7 @@ class SwarmPeer:
         return ClosedRound(outcome.totals, outcome.bytes_sent, outcome.bytes_received, outcome.record())
 
     def _check_averager(self) -> None:
+        require_running(self._dht)
         if not self._averager.is_alive():
             raise SwarmError("the averaging process has died", hint="the agent starts the run again")
         if time.monotonic() - self._begun_at > ROUND_LIMIT_S:
@@ -362,10 +370,13 @@ class SwarmPeer:
         except TrainingStopped as stopped:
             logger.info(f"leaving without waiting any longer: {stopped.wish}")
         finally:
-            self._dht_thread.stop()
-            self._loop.stop()
-            self._averager.shutdown()
-            self._dht.shutdown()
+            if self._dht.is_alive():
+                self._dht_thread.stop()
+                self._loop.stop()
+                self._averager.shutdown()
+                self._dht.shutdown()
+            else:  # nobody can be told good-bye, and each of these would wait until its time is over
+                self._averager.kill()
 
     def _hand_over(self, round_: int) -> None:
         """Stay until the others have the final state: the trainers for a while, the checkpointer for long."""

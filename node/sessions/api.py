@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 import aiohttp
 
 from cotrain.errors import NotAuthorizedError, RateLimitedError, UnreachableError
+from cotrain.protocol import Hardware
 from node.backoff import Backoff
 from node.client import CoordinatorClient, PreparingError, failure_reason, raise_for_problem
 from node.sessions.sse import END, EventReader, ServerEvent
@@ -78,6 +79,11 @@ class SessionsApi(CoordinatorClient):
                 break
             cursor = {"cursor": page["nextCursor"]}
         return items
+
+    async def open_to(self, hardware: Hardware, *, most: int) -> list[dict[str, Any]]:
+        """The first `most` sessions that a node with this hardware can join, the best first. Raises as `get`."""
+        memory = {"memoryBytes": hardware.memory_bytes, "gpuMemoryBytes": hardware.gpu_memory_bytes}
+        return await self.items("sessions/open", most=most, **memory)
 
     async def events(self, session: str, after: int | None = None) -> AsyncGenerator[ServerEvent, None]:
         """What happens in a session: a snapshot, then all events after number `after`, or those to come.

@@ -76,9 +76,8 @@ def list_open(coordinator: Coordinator = "", limit: Most = 50, as_json: AsJson =
     from node.hardware import detect_hardware
     from node.sessions.text import offers_table
 
-    found = detect_hardware()
-    memory = {"memoryBytes": found.memory_bytes, "gpuMemoryBytes": found.gpu_memory_bytes}
-    offers = ask(target_of(coordinator), lambda api: api.items("sessions/open", most=limit, **memory))
+    hardware = detect_hardware()
+    offers = ask(target_of(coordinator), lambda api: api.open_to(hardware, most=limit))
     print_all(offers, offers_table, as_json=as_json)
     if offers and not as_json:
         typer.echo(f"\njoin the best one with: {offers[0]['joinCommand']}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
 from cotrain.errors import ConfigError, NotFoundError
-from cotrain.identity.secret_files import read_secret_file, write_new_secret_file
+from cotrain.identity.secret_files import read_secret_file, replace_secret_file
 from cotrain.request import CamelModel
 
 SIGN_INS_FILE = "coordinators.json"
@@ -54,7 +52,4 @@ def forget(home: Path, base_url: str) -> None:
 
 
 def _write(home: Path, sign_ins: SignIns) -> None:
-    path = home / SIGN_INS_FILE
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    write_new_secret_file(temporary, sign_ins.model_dump_json(by_alias=True).encode(), what=_WHAT)
-    os.replace(temporary, path)
+    replace_secret_file(home / SIGN_INS_FILE, sign_ins.model_dump_json(by_alias=True).encode(), what=_WHAT)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from cotrain.display import LOSS_HISTORY, SPARK_WIDTH, format_seconds, remaining_s, sparkline
+from cotrain.display import LOSS_HISTORY, SPARK_WIDTH, format_seconds, sparkline
+from cotrain.figures import remaining_s
 from cotrain.status import FINAL_STATES
 from node.sessions.sse import ServerEvent
 from node.sessions.text import figure, log_line, printable, waiting_for

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cotrain import demo_chaos
 from cotrain.demo_chaos import PEACE_S, STOPPED_S, Chaos, plan_disturbances
 from cotrain.process import child_environment
-from tests.system import assert_gone
+from tests.system import assert_gone, daemons_among, descendants_of
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.chaos
@@ -103,10 +103,10 @@ def test_the_demo_ends_as_ever_under_chaos(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         wait_until(
-            lambda: sum("p2pd" in c.name() for c in psutil.Process(process.pid).children(recursive=True)) > NODES,
+            lambda: len(daemons_among(descendants_of(process.pid))) > NODES,
             limit_s=180, what="all nodes have started",
         )  # fmt: skip
-        children = psutil.Process(process.pid).children(recursive=True)
+        children = descendants_of(process.pid)
         output, _ = process.communicate(timeout=DEMO_LIMIT_S - 180)
     finally:
         process.kill()  # what it has started dies with it

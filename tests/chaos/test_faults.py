@@ -16,6 +16,7 @@ from tests.chaos import faults
 from tests.chaos.faults import add_faulty_peers
 from tests.integration import swarm_fixtures
 from tests.integration.swarm_fixtures import ChildHandle, TestSwarm, running_swarm, swarm_config
+from tests.system import daemons_among
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(180)]
@@ -86,7 +87,7 @@ def test_the_survivors_of_a_kill_close_the_round_identically(point: Any, tmp_pat
         victim = pick_victim(swarm, peers, leader=point is faults.while_leading_the_commit)
         survivors = [peer for peer in peers if peer is not victim]
         descendants = victim.descendants()
-        assert any("p2pd" in process.name() for process in descendants)
+        assert daemons_among(descendants)
         victim.call("arm")
 
         started = time.monotonic()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cotrain.demo_summary import digests_are_equal
-from tests.system import Process, System, assert_gone, running_system, tiny_request
+from tests.system import Process, System, assert_gone, daemons_among, running_system, tiny_request
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(280)]
@@ -119,7 +119,7 @@ def test_whoever_loses_its_daemon_starts_again(whose: str, tmp_path: Path) -> No
         session, nodes, coordinator = _start_two(system, max_steps=5000)
         path = f"/api/v1/sessions/{session['id']}"
         victim = nodes[0] if whose == "node" else coordinator
-        (daemon,) = [process for process in victim.tree() if "p2pd" in process.name()]
+        (daemon,) = daemons_among(victim.tree())
         daemon.kill()
         lost_at = max(_round(node) for node in nodes)
 

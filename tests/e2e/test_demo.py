@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -10,12 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cotrain.process import child_environment
 from cotrain.status import read_status
-from tests.system import assert_gone
+from tests.system import assert_gone, daemons_among, descendants_of
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
@@ -29,22 +27,11 @@ def _demo(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def name_of(process: psutil.Process) -> str:
-    """Empty for one that has just ended."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.name()
-    return ""
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
-
-
 def test_the_demo_sums_up_what_happened_and_leaves_nothing_running(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     process = _demo(tmp_path / "demo", "--report", str(report))
     children = wait_until(
-        lambda: [c for c in _tree(process.pid) if "p2pd" in c.name()] and _tree(process.pid),
+        lambda: daemons_among(descendants_of(process.pid)) and descendants_of(process.pid),
         limit_s=60, what="the demo runs",
     )  # fmt: skip
     output, _ = process.communicate(timeout=150)
@@ -67,11 +54,11 @@ def test_the_demo_sums_up_what_happened_and_leaves_nothing_running(tmp_path: Pat
 def test_an_interrupted_demo_ends_everything_it_started(tmp_path: Path, number: signal.Signals, code: int) -> None:
     process = _demo(tmp_path / "demo")
     wait_until(
-        lambda: sum("p2pd" in name_of(child) for child in _tree(process.pid)) >= 2,
+        lambda: len(daemons_among(descendants_of(process.pid))) >= 2,
         limit_s=60,
         what="a node has started",
     )
-    children = _tree(process.pid)
+    children = descendants_of(process.pid)
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == code, output
@@ -80,10 +67,8 @@ def test_an_interrupted_demo_ends_everything_it_started(tmp_path: Path, number: 
 
 def test_killing_the_demo_ends_everything_it_started(tmp_path: Path) -> None:
     process = _demo(tmp_path / "demo")
-    wait_until(
-        lambda: sum("p2pd" in child.name() for child in _tree(process.pid)) >= 2, limit_s=60, what="a node has started"
-    )
-    children = _tree(process.pid)
+    wait_until(lambda: len(daemons_among(descendants_of(process.pid))) >= 2, limit_s=60, what="a node has started")
+    children = descendants_of(process.pid)
     process.kill()
     process.wait(10)
     process.stdout.close()  # type: ignore[union-attr]
@@ -101,7 +86,7 @@ def test_the_nodes_of_a_demo_train_on_when_another_process_of_it_is_killed(tmp_p
     process = _demo(folder, "--preset", "nano")
     try:
         wait_until(lambda: _rounds(folder) and max(_rounds(folder)) >= 1, limit_s=60, what="a round of the demo")
-        children = _tree(process.pid)
+        children = descendants_of(process.pid)
         killed = next(c for c in children if victim in " ".join(c.cmdline()))
         gone = [killed, *killed.children(recursive=True)]
         killed.kill()

@@ -63,8 +63,8 @@ def obey(shared: Path, line: str, followed: set[str]) -> None:
             say(Failed(session=command.session, message="the data cannot be read", hint="check data_path"))
             return
         followed.add(command.session)
-        (shared / "data.bin").write_bytes(CONTENT)
-        asset = Asset(name="data.bin", sha256=hashlib.sha256(CONTENT).hexdigest(), size_bytes=len(CONTENT))
+        (shared / "train.safetensors").write_bytes(CONTENT)
+        asset = Asset(name="train.safetensors", sha256=hashlib.sha256(CONTENT).hexdigest(), size_bytes=len(CONTENT))
         say(Following(session=command.session, assets=[asset], asset_folder=str(shared)))
     elif isinstance(command, Save):
         if command.session in followed and not (shared / "no-saves").exists():

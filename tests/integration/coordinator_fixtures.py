@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -85,6 +86,21 @@ async def coordinator_client(settings: Settings, port: int | None = None) -> Asy
     async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
         await until(lambda: services(client).checkpointer.ready is not None)
         client.session.headers["Authorization"] = bearer(await sign_in(client, WALLET))
+        yield client
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@asynccontextmanager
+async def coordinator_for_nodes(root: Path, **changes: Any) -> AsyncIterator[Client]:
+    """As `coordinator_client`, under the public URL that real nodes use."""
+    port = free_port()
+    settings = settings_for(root, public_url=f"http://127.0.0.1:{port}", **changes)
+    async with coordinator_client(settings, port) as client:
         yield client
 
 
@@ -190,6 +206,20 @@ async def waiting_session(client: Client, name: str = "A Test") -> str:
     await post_json(client, f"/api/v1/sessions/{session}/start")
     await until_state(client, session, "waiting")
     return session
+
+
+async def sign_link(
+    client: Client, code: str, wallet: LocalAccount = WALLET, *, status: int = 204, by: LocalAccount | None = None
+) -> dict[str, Any]:
+    """What the page does for a wallet, and the problem if there is one; `by`: who signs in its place."""
+    links = "/api/v1/links"
+    chosen = {"userCode": code, "address": wallet.address, "chain": "eip155:1"}
+    with anonymous(client):
+        message = (await post_json(client, f"{links}/statement", chosen))["message"]
+        body = {**chosen, "signature": signature_of(by or wallet, message)}
+        async with client.post(f"{links}/sign", json=body) as response:
+            assert response.status == status, await response.text()
+            return {} if status == 204 else dict(await response.json(content_type=None))
 
 
 class TestWallet:

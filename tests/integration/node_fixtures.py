@@ -10,8 +10,9 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ class SmallCoordinator:
         self.requests: list[str] = []
         self.signed_in: dict[str, Account] = {}
         """Tokens that act for an account."""
+        self.clock_off_s = 0.0
+        """How far its clock is ahead."""
         self.removed = False
         """Whether the session's owner has removed the account."""
         self.certificates_for_s = 3600.0
@@ -118,6 +121,7 @@ class SmallCoordinator:
     async def start(self) -> None:
         """Listen on a free port, or again on the one it had."""
         app = web.Application()
+        app.on_response_prepare.append(self._tell_time)
         base = "/api/v1/sessions/{session}"
         app.add_routes(
             [
@@ -167,6 +171,9 @@ class SmallCoordinator:
         return [m.status.status for m in self.stored if isinstance(m, StatusMessage)][-1:]
 
     # ------------------------------------------------------------------------------------ handlers
+    async def _tell_time(self, _request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Date"] = formatdate(time.time() + self.clock_off_s, usegmt=True)
+
     async def _session(self, request: web.Request) -> web.Response:
         self.requests.append("session")
         if request.match_info["session"] != SESSION:
@@ -347,7 +354,9 @@ def worker_argv(mode: str, job: Path) -> list[str]:
 class AgentProcess:
     """An agent in a process of its own, with the small worker; ended by pid."""
 
-    def __init__(self, folder: Path, url: str, mode: str, *, home: str = "home"):
+    def __init__(self, folder: Path, url: str, mode: str, *, home: str = "home", within: Sequence[str] = ()):
+        """`within`: the beginning of a command line that runs another one."""
+        self._within = within
         self.home = folder / home
         self.shared = folder / "shared"
         self._url = url
@@ -361,7 +370,7 @@ class AgentProcess:
 
     async def __aenter__(self) -> AgentProcess:
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, str(AGENT), self._url, self._mode, env=self.environment,
+            *self._within, sys.executable, str(AGENT), self._url, self._mode, env=self.environment,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         return self

@@ -159,7 +159,7 @@ async def test_assets_are_served_by_content_and_in_ranges(client: Client) -> Non
     session = await waiting_session(client)
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     listed = (await get_json(client, f"{SESSIONS}/{session}/assets"))["items"]
-    assert listed == [{"name": "data.bin", "sha256": sha256, "sizeBytes": len(CONTENT)}]
+    assert listed == [{"name": "train.safetensors", "sha256": sha256, "sizeBytes": len(CONTENT)}]
     path = f"{SESSIONS}/{session}/assets/{sha256}"
     async with client.get(path, headers={"Range": "bytes=995-"}) as response:
         assert response.status == 206

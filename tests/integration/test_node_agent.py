@@ -175,7 +175,7 @@ async def test_commands_steer_the_running_agent(tmp_path: Path) -> None:
         assert (await cotrain(agent, "node", "resume"))[0] == 0
         await until(lambda: coordinator.final_states() == ["training"], what="the training after the pause")
         assert (await cotrain(agent, "node", "leave"))[0] == 0
-        assert await agent.wait() == 0
+        assert await agent.wait() == 130
         code, output = await cotrain(agent, "node", "status")
         assert code == 66
         assert "no agent is running" in output

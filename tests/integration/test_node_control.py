@@ -44,7 +44,7 @@ async def test_outside_of_its_schedule_a_node_rests_whoever_else_wants_it_to_tra
             assert facts["status"] == "paused"
             assert [wish["source"] for wish in facts["wishes"]] == ["schedule"]
             assert (await cotrain(agent, "node", "leave"))[0] == 0
-            assert await agent.wait() == 0
+            assert await agent.wait() == 130
             assert f"wish: pause: outside of {window}".encode() in agent.output
         assert coordinator.final_states() == ["stopped"]
 
@@ -63,6 +63,6 @@ async def test_the_training_process_keeps_to_its_limits_and_its_log_is_shown(tmp
             (run_dir / "worker.log").write_text("said by the training process\n")
             assert await cotrain(agent, "node", "logs") == (0, "said by the training process\n")
             assert (await cotrain(agent, "node", "leave"))[0] == 0
-            assert await agent.wait() == 0
+            assert await agent.wait() == 130
             assert b"--max-cpu 1: trains on 1 of " in agent.output
         assert await cotrain(agent, "node", "logs") == (0, "said by the training process\n")

@@ -32,26 +32,19 @@ from node.lock import AGENT_FILE, AgentRecord
 from node.preflight import look_at_clock
 from tests.integration.coordinator_fixtures import (
     Client,
-    coordinator_client,
+    coordinator_for_nodes,
     create_session,
+    free_port,
     services,
-    settings_for,
     waiting_session,
 )
 from tests.integration.node_fixtures import AgentProcess, running_coordinator
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[Client]:
     """A coordinator whose public URL is the one that nodes use."""
-    port = free_port()
-    settings = settings_for(tmp_path / "coordinator", public_url=f"http://127.0.0.1:{port}")
-    async with coordinator_client(settings, port) as client:
+    async with coordinator_for_nodes(tmp_path / "coordinator") as client:
         yield client
 
 
@@ -135,7 +128,14 @@ async def test_with_a_coordinators_address_nobody_signs_in(client: Client, tmp_p
     found = await looked_at(tmp_path, base_of(client), None)
     assert (found["coordinator"].state, found["clock"].state) == ("ok", "ok")
     assert f"protocol {PROTOCOL_VERSION}" in found["coordinator"].detail
-    assert "session" not in found
+    assert found["session"].state == "warning"
+    assert found["session"].detail.startswith("nothing open for this machine: ")
+    assert "cotrain sessions list" in found["session"].remedy
+    session = await waiting_session(client)
+    found = await looked_at(tmp_path, base_of(client), None)
+    assert found["session"].state == "ok"
+    assert f"with {base_of(client)} this node would join {session}: it lacks 1 node" in found["session"].detail
+    assert await tokens(client, session) == []
 
 
 async def test_while_an_agent_takes_part_the_session_is_left_alone(client: Client, tmp_path: Path) -> None:
@@ -240,6 +240,21 @@ async def test_a_join_ends_before_anything_is_fetched_and_leaves_the_session(tmp
         assert b"are needed" in agent.output
         assert b"COTRAIN_SHARED" in agent.output
         assert b"Traceback" not in agent.output
+        assert b"if this estimate is wrong: --skip-preflight" in agent.output
         assert coordinator.left == ["p1"]
         assert "asset" not in coordinator.requests
         assert coordinator.stored == []
+
+
+async def test_a_join_that_skips_its_preflight_tells_what_was_found_and_trains(tmp_path: Path) -> None:
+    async with running_coordinator() as coordinator:
+        agent = AgentProcess(tmp_path, coordinator.session_url, "complete")
+        agent.home.mkdir()
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            (agent.home / "node.toml").write_text(f"[node]\nskip_preflight = true\nport = {port}\n")
+            async with agent:
+                assert await agent.wait() == 0, agent.output
+        assert f"port {port} on 127.0.0.1 cannot be had: another program has it".encode() in agent.output
+        assert b"training all the same: --skip-preflight" in agent.output
+        assert coordinator.final_states() == ["completed"]

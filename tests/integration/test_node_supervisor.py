@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
 QUICK = Backoff(first_s=0.02, most_s=0.05)
 
 
-def make_supervisor(folder: Path, mode: str, *, backoff: Backoff = QUICK) -> Supervisor:
+def make_supervisor(
+    folder: Path, mode: str, *, backoff: Backoff = QUICK, on_exit: Callable[[], None] = lambda: None
+) -> Supervisor:
     for name in ("train.safetensors", "session.toml"):
         (folder / name).touch()
     job = Job(
@@ -32,7 +34,7 @@ def make_supervisor(folder: Path, mode: str, *, backoff: Backoff = QUICK) -> Sup
         initial_peers=[], dataset_path=folder / "train.safetensors",
     )  # fmt: skip
     write_job(folder / "job.json", job)
-    return Supervisor(worker_argv(mode, folder / "job.json"), folder, threads=1, backoff=backoff)
+    return Supervisor(worker_argv(mode, folder / "job.json"), folder, threads=1, backoff=backoff, on_exit=on_exit)
 
 
 @asynccontextmanager
@@ -51,6 +53,10 @@ def worker_pid(folder: Path) -> int:
     return int(path.read_text()) if path.exists() and (folder / STATUS_FILE).exists() else 0
 
 
+def run_of(folder: Path) -> str:
+    return read_status(folder / STATUS_FILE).run
+
+
 async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
     async with running(make_supervisor(tmp_path, "endless")) as task:
         await until(lambda: worker_pid(tmp_path), what="the first worker")
@@ -61,6 +67,17 @@ async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
         write_control(tmp_path / CONTROL_FILE, Control(wish="stop"))
         await asyncio.wait_for(task, 10)
     assert read_status(tmp_path / STATUS_FILE).status == "stopped"
+
+
+async def test_what_a_killed_worker_wrote_last_is_read_before_another_writes(tmp_path: Path) -> None:
+    left: list[str] = []
+    supervisor = make_supervisor(tmp_path, "endless", on_exit=lambda: left.append(run_of(tmp_path)))
+    async with running(supervisor):
+        await until(lambda: worker_pid(tmp_path), what="the first worker")
+        first = run_of(tmp_path)
+        os.kill(worker_pid(tmp_path), signal.SIGKILL)
+        await until(lambda: run_of(tmp_path) != first, what="the second worker")
+        assert left == [first]
 
 
 async def test_crash_loop_ends_with_the_reason(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.integration.swarm_fixtures import (
     running_swarm,
     swarm_config,
 )
+from tests.system import daemons_among
 from tests.unit.test_swarm_hardening import nested_tuples
 
 LEVELS = {"int4": 7, "int8": 127}
@@ -127,7 +128,7 @@ def test_two_survive_a_third_that_is_killed_in_a_round_and_let_it_in_again(tmp_p
         close_rounds(swarm, peers, seeds=[0])
         victim, survivors = peers[2], peers[:2]
         identity, left_behind = victim.call("identity"), victim.descendants()
-        assert any("p2pd" in process.name() for process in left_behind)
+        assert daemons_among(left_behind)
 
         for peer in peers:
             peer.send("average", 1)

@@ -71,14 +71,18 @@ class Contributor(AuditedPeer):
     role = "contribute"
 
 
+class DhtWithoutPort(DHT):
+    """Listens nowhere."""
+
+    def __init__(self, *, host_maddrs: list[str], client_mode: bool, **options: Any):
+        super().__init__(no_listen=True, client_mode=True, **options)
+
+
 class BehindARouter(Contributor):
     """Nobody can open a connection to it."""
 
     def __init__(self, *arguments: Any):
-        def without_listening(*, host_maddrs: list[str], client_mode: bool, **options: Any) -> DHT:
-            return DHT(no_listen=True, client_mode=True, **options)
-
-        daemon.DHT = without_listening  # type: ignore[misc, assignment]
+        daemon.DHT = DhtWithoutPort  # type: ignore[misc]
         super().__init__(*arguments)
 
 

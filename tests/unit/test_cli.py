@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -100,7 +101,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_any_exception_is_explained() -> None:
-    assert explain(OSError(28, "No space left on device", "/data")).exit_code == 74
+    full = explain(OSError(errno.ENOSPC, "No space left on device", "/data"))
+    assert (full.exit_code, full.field) == (74, "/data")
+    assert full.hint.startswith("free some space")
+    assert explain(OSError(errno.EROFS, "Read-only file system", "/data")).hint.startswith("allow writing")
+    assert explain(OSError(errno.EIO, "Input/output error")).hint == ""
     assert explain(ZeroDivisionError("x")).exit_code == 70
     error = ConfigError("is wrong", field="here", hint="mend it")
     assert explain(error) is error

@@ -14,7 +14,7 @@ CODECS = [BlockCodec(4), BlockCodec(8), Float32Codec()]
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**99), max_value=2.0**99)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(finite, min_size=1, max_size=3 * BLOCK), st.sampled_from(CODECS))
 def test_error_is_at_most_half_a_level_and_length_is_announced(values: list[float], codec: BlockCodec) -> None:
     x = torch.tensor(values)
@@ -31,7 +31,7 @@ def test_error_is_at_most_half_a_level_and_length_is_announced(values: list[floa
         assert float((block - result).abs().max()) <= allowed
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(finite, min_size=1, max_size=3 * BLOCK), st.sampled_from(CODECS))
 def test_what_is_lost_is_what_decoding_does_not_bring_back(values: list[float], codec: BlockCodec) -> None:
     x = torch.tensor(values)

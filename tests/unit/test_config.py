@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel
 
 from cotrain.config import MAX_CONFIG_BYTES, RunConfig, dump_config, load_config, parse_config
+from cotrain.described import DescribedModel, field_texts
 from cotrain.errors import ConfigError
 from cotrain.sections import LARGEST_INTEGER, ModelSection, Section, TrainSection
 
@@ -188,7 +188,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(configs)
 def test_what_is_written_is_read_again_as_it_was(config: RunConfig) -> None:
     text = dump_config(config)
@@ -205,12 +205,12 @@ def test_each_section_is_written_with_what_it_is_for() -> None:
     assert not any("None" in line for line in lines)
 
 
-def undocumented(model: type[BaseModel]) -> list[str]:
+def undocumented(model: type[DescribedModel]) -> list[str]:
     found = [] if model.__doc__ else [model.__name__]
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             found += undocumented(field.annotation)
-        elif not field.description and name != "schema_version":
+        elif name not in field_texts(model) and name != "schema_version":
             found.append(f"{model.__name__}.{name}")
     return found
 

@@ -14,8 +14,8 @@ from coordinator.auth.addresses import is_loopback
 from coordinator.auth.tokens import bearer_token, new_token, token_matches, token_sha256
 from coordinator.checkpointer_process import restart_delay
 from coordinator.ingest import check_status
+from coordinator.joinable import check_protocol
 from coordinator.lifecycle import STATES
-from coordinator.participants import check_protocol
 from coordinator.problem import UpgradeRequiredError
 from coordinator.projection import Projection, progress_event, project, session_rate
 from coordinator.serve import address_url

@@ -17,6 +17,10 @@ VENDORED = sorted((STATIC / "vendor").rglob("*.js"))
 IMPORT = re.compile(r"""(?:from|import)\s*["']([\w./@-]+)["']""")
 
 
+PAGES = {STATIC / "index.html": "app.js", STATIC / "link.html": "link.js"}
+"""Each page with the script that it begins with."""
+
+
 def name_of(path: Path) -> str:
     return str(path.relative_to(STATIC))
 
@@ -45,30 +49,53 @@ def test_every_import_is_a_file_beside_it(script: Path) -> None:
         assert (script.parent / name).is_file(), name
 
 
-def test_every_module_is_used() -> None:
+def reached_from(entry: str) -> set[Path]:
+    """The script and all that it imports, directly or not."""
     reached: set[Path] = set()
-    waiting = [STATIC / "app.js"]
+    waiting = [STATIC / entry]
     while waiting:
         script = waiting.pop().resolve()
         if script not in reached:
             reached.add(script)
             waiting += [script.parent / name for name in imports_of(script)]
-    page = (STATIC / "index.html").read_text()
+    return reached
+
+
+def test_every_page_is_looked_at() -> None:
+    assert set(STATIC.glob("*.html")) == set(PAGES)
+
+
+def test_every_module_is_used() -> None:
+    reached = set().union(*(reached_from(entry) for entry in PAGES.values()))
+    pages = "".join(page.read_text() for page in PAGES)
     unused = [path for path in [*SCRIPTS, *VENDORED] if path.resolve() not in reached]
-    assert [name_of(path) for path in unused if f"/static/{name_of(path)}" not in page] == []
+    assert [name_of(path) for path in unused if f"/static/{name_of(path)}" not in pages] == []
 
 
-def test_the_page_has_neither_inline_scripts_nor_inline_styles() -> None:
-    page = (STATIC / "index.html").read_text()
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_has_neither_inline_scripts_nor_inline_styles(path: Path) -> None:
+    page = path.read_text()
     assert set(re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)) == {""}
     assert not re.search(r"<style|\sstyle=|\son\w+=", page)
 
 
-def test_the_page_names_every_module_that_it_will_need() -> None:
+@pytest.mark.parametrize(("path", "entry"), PAGES.items(), ids=PAGES.values())
+def test_a_page_names_every_module_that_it_will_need(path: Path, entry: str) -> None:
     """So that the browser fetches them side by side, not one after the other as it finds them."""
-    page = (STATIC / "index.html").read_text()
+    page = path.read_text()
     preloaded = set(re.findall(r'<link rel="modulepreload" href="/static/([^"]+)">', page))
-    assert preloaded == {name_of(path) for path in [*SCRIPTS, *VENDORED]} - {"app.js", "boot.js"}
+    assert preloaded == {name_of(script) for script in reached_from(entry)} - {entry}
+    assert f'<script type="module" src="/static/{entry}"></script>' in page
+
+
+@pytest.mark.parametrize(("path", "entry"), PAGES.items(), ids=PAGES.values())
+def test_every_element_that_a_script_looks_for_is_on_the_page(path: Path, entry: str) -> None:
+    """All others are made by the scripts themselves."""
+    own = [script for script in SCRIPTS if script.resolve() in reached_from(entry)]
+    used = {name for script in own for name in re.findall(r'getElementById\("([^"]+)"\)', script.read_text())}
+    assert used
+    assert used <= set(re.findall(r'\bid="([^"]+)"', path.read_text()))
+    assert [name_of(script) for script in own if "querySelector" in script.read_text()] == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)

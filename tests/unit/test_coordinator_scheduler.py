@@ -7,7 +7,7 @@ from itertools import combinations, count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.needs import dataset_key, needs_of
@@ -127,7 +127,6 @@ def test_a_session_alone_in_the_queue_of_an_idle_coordinator_starts(everybody: l
         assert decide([task], [], bound).start == (task.session,)
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["", "x", "y"]), st.booleans()), min_size=1, max_size=6),
     st.lists(
@@ -158,6 +157,9 @@ def test_among_equals_everybody_gets_its_turn_whatever_comes_later(
 
 
 # ---------------------------------------------------------------------------------------------- cases
+WIDE = QueueLimits(9, 9)
+
+
 def waiting_code(task: Task, running: list[Task], bound: QueueLimits) -> tuple[str, str]:
     reason = decide([task], running, bound).waiting[task.session]
     return reason.code, reason.message
@@ -186,15 +188,23 @@ def test_an_owner_with_fewer_sessions_goes_before_one_who_asked_earlier() -> Non
 def test_who_shares_does_not_overtake_who_wants_the_data_alone() -> None:
     running = [Task("r", "a", "x", True)]
     alone, later, earlier = Task("alone", "b", "x", asked_at=2), Task("later", "c", "x", True, asked_at=3), 1.0
-    decision = decide([alone, later], running, QueueLimits(9, 9))
+    decision = decide([alone, later], running, WIDE)
     assert decision.start == ()
     assert "session alone was first to ask" in decision.waiting["later"].message
-    assert decide([alone, Task("old", "c", "x", True, asked_at=earlier)], running, QueueLimits(9, 9)).start == ("old",)
+    assert decide([alone, Task("old", "c", "x", True, asked_at=earlier)], running, WIDE).start == ("old",)
+
+
+def test_a_private_session_that_is_waited_for_is_not_named() -> None:
+    hidden = Task("hidden", "a", "x", is_private=True)
+    assert "a private session trains on the same data" in waiting_code(Task("new", "b", "x"), [hidden], WIDE)[1]
+    shared, alone = Task("shared", "a", "x", True), Task("alone", "b", "x", asked_at=1, is_private=True)
+    reason = decide([alone, Task("later", "c", "x", True, asked_at=2)], [shared], WIDE).waiting["later"]
+    assert reason.message.startswith("a private session was first to ask")
 
 
 def test_the_built_in_corpus_and_other_data_are_nobodys_reason_to_wait() -> None:
     pending = [Task("a", "o"), Task("b", "o"), Task("c", "o", "x"), Task("d", "o", "y")]
-    assert set(decide(pending, [], QueueLimits(9, 9)).start) == {"a", "b", "c", "d"}
+    assert set(decide(pending, [], WIDE).start) == {"a", "b", "c", "d"}
 
 
 # ---------------------------------------------------------------------------------------------- nodes

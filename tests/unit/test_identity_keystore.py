@@ -87,7 +87,7 @@ def test_a_keystore_is_written_with_the_usual_cost(tmp_path: Path) -> None:
 passwords = st.text(st.characters(exclude_categories=["Cs"]), min_size=8, max_size=40)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, SECPK1_N - 1), passwords, passwords)
 def test_only_its_password_opens_a_keystore(tmp_path: Path, secret: int, password: str, other: str) -> None:
     key, path = secret.to_bytes(32, "big"), tmp_path / "keystore"

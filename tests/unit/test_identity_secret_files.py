@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 
 from cotrain.errors import ConflictError, CotrainError, NotFoundError
-from cotrain.identity.secret_files import SecretFileError, read_secret_file, write_new_secret_file
+from cotrain.identity.secret_files import (
+    SecretFileError,
+    read_secret_file,
+    replace_secret_file,
+    write_new_secret_file,
+)
 
 
 def read(path: Path) -> bytes:
@@ -59,6 +64,18 @@ def test_a_file_is_never_written_over(tmp_path: Path) -> None:
         assert caught.value.field == str(path)
     assert taken.read_bytes() == b"precious"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dangling", "folder", "taken"]
+
+
+def test_a_file_is_replaced_in_one_step_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "secret"
+    for content in (b"first", b"second"):
+        replace_secret_file(path, content, what="the secret")
+        assert read(path) == content
+    assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    with pytest.raises(SecretFileError, match="cannot be written"):
+        replace_secret_file(tmp_path / "taken", b"third", what="the secret")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "taken"]
 
 
 def test_of_writers_at_once_one_wins_and_its_file_is_whole(tmp_path: Path) -> None:

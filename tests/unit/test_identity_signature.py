@@ -115,7 +115,7 @@ def test_ethereums_purposes_differ_by_their_texts_alone() -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, SECPK1_N - 1), texts, st.integers(0, 519), st.data())
 def test_a_wallet_signs_any_text_and_one_flipped_bit_is_refused(
     secret: int, text: str, bit: int, data: st.DataObject
@@ -130,7 +130,6 @@ def test_a_wallet_signs_any_text_and_one_flipped_bit_is_refused(
     refused(lambda: sign_in(wallet.account, altered, signature))
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), texts, st.integers(0, 511), st.integers(0, 255))
 def test_an_aptos_key_signs_any_text_and_one_flipped_bit_is_refused(
     seed: bytes, text: str, bit: int, key_bit: int
@@ -235,7 +234,7 @@ def test_a_malformed_signature_is_refused(kind: str) -> None:
     refused(lambda: verify_signature(ETHEREUM, ETHEREUM_TEXT, MALFORMED[kind], purpose="statement"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.text(), st.binary(min_size=65, max_size=65).map(lambda raw: "0x" + raw.hex())))
 def test_whatever_else_is_sent_is_refused_in_the_same_way(signature: str) -> None:
     refused(lambda: sign_in(ETHEREUM, ETHEREUM_TEXT, signature))

@@ -321,7 +321,7 @@ def test_errors_about_keys_outside_the_curve_do_not_repeat_them(secret: int) -> 
     assert not shows(said, key)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys, st.sampled_from(["", "0x"]))
 def test_a_key_where_a_name_belongs_is_refused_and_not_repeated(tmp_path: Path, key: bytes, prefix: str) -> None:
     text = prefix + key.hex()
@@ -333,7 +333,7 @@ def test_a_key_where_a_name_belongs_is_refused_and_not_repeated(tmp_path: Path, 
     refuse_key_as_name("wallet.json", field="name")
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(keys, st.text(st.characters(exclude_categories=["Cs"]), min_size=8))
 def test_errors_about_a_keystore_show_neither_key_nor_password(tmp_path: Path, key: bytes, password: str) -> None:
     path = tmp_path / "keystore"

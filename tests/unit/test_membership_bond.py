@@ -13,7 +13,7 @@ from cotrain.identity.challenge import sign_challenge
 from cotrain.identity.signature import SignatureError, verify_signature
 from cotrain.identity.text import sign_in_text
 from cotrain.identity.wallet import EthereumWallet
-from cotrain.membership.bond import LONGEST_BOND_S, Bond, bond_text, check_bond, make_bond
+from cotrain.membership.bond import LONGEST_BOND_S, Bond, BondTerms, bond_text, check_bond, make_bond
 from cotrain.membership.sealed import MembershipError
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 
@@ -50,10 +50,8 @@ def bond_of(wallet: EthereumWallet, peer: PeerSigner, **changes: Any) -> Bond:
 def test_wallet_and_peer_sign_a_text_that_a_person_can_read(wallet: EthereumWallet, peer: PeerSigner) -> None:
     bond = bond_of(wallet, peer)
     checked(bond, wallet, peer.peer_id)
-    text = bond_text(
-        account=wallet.account, peer_id=peer.peer_id, session="s", coordinator=COORDINATOR, nonce="00" * 16,
-        issued_at=0, expires_at=86_400,
-    )  # fmt: skip
+    terms = BondTerms(coordinator=COORDINATOR, nonce="00" * 16, issued_at=0, expires_at=86_400)
+    text = bond_text(terms, account=wallet.account, peer_id=peer.peer_id, session="s")
     assert text == (
         "Let a peer train for my account at https://train.example\n\n"
         "This allows the peer below to take part in the session below in my name. It moves no money.\n\n"

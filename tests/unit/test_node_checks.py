@@ -14,11 +14,13 @@ from cotrain.errors import ConflictError, SwarmError, UnreachableError
 from cotrain.estimate import MemoryEstimate, estimate_memory, fits
 from cotrain.model_facts import model_facts
 from cotrain.process import SHARED_MEMORY_HINT
+from cotrain.protocol import Hardware
 from cotrain.reachability import Attachment
 from cotrain.sections import DistributedSection
 from node import checks
 from node.checks import Check, Folder
 from node.doctor import ORDER
+from node.offers import nothing_open
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "troubleshooting.md"
 GIB = 2**30
@@ -63,6 +65,7 @@ FINE = [
     checks.coordinator("https://c.example", 0.1, None),
     checks.clock(0.2, 0.6),
     checks.session("tales", None),
+    checks.offers("https://c.example", None, "tales: it lacks 1 node to begin"),
     *checks.reachable(Attachment(connection="direct", port=4001)),
     checks.reachable(Attachment(connection="relayed", port=4001))[1],
     checks.line(1e6, 10**6),
@@ -81,6 +84,7 @@ WARNINGS = [
     checks.coordinator("https://c.example", 3.0, None),
     checks.clock(2.5, 0.6),
     checks.clock(-2.5, 0.6),
+    checks.offers("https://c.example", nothing_open("https://c.example", Hardware(), {})),
     *checks.reachable(Attachment(connection="direct", port=4001, notice=UNKNOWN_REACH)),
     checks.reachable(Attachment(connection="relayed", port=4001))[0],
     *checks.reachable(Attachment(connection="outgoing", port=4001)),

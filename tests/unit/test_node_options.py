@@ -34,17 +34,20 @@ def test_options_are_read_from_the_file_and_paths_seen_from_its_folder(tmp_path:
     options = written(
         tmp_path,
         '[node]\nname = "kitchen"\nport = 31000\nschedule = ["22:00-07:00", "Sat 00:00-24:00"]\nnice = 19\n'
-        'max_cpu = 50\nwallet = "mine.json"\npassword_file = "/etc/password"\ninvitation = "secret-word"\n',
+        "max_cpu = 50\nskip_preflight = true\n"
+        'wallet = "mine.json"\npassword_file = "/etc/password"\ninvitation = "secret-word"\n',
     )
     assert options.schedule == ("22:00-07:00", "Sat 00:00-24:00")
     assert (options.name, options.port, options.nice, options.max_cpu) == ("kitchen", 31000, 19, 50)
     assert (options.wallet, options.password_file) == (tmp_path / "mine.json", Path("/etc/password"))
     assert "secret-word" not in repr(options)
+    assert join_options("url", options).skip_preflight
 
 
 def test_without_a_file_or_a_table_nothing_is_set(tmp_path: Path) -> None:
     assert read_node_file(tmp_path) == NodeOptions()
     assert written(tmp_path, "") == NodeOptions()
+    assert not join_options("url", NodeOptions()).skip_preflight
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,19 @@ def test_a_wallet_on_the_command_line_replaces_all_that_the_file_says_of_one() -
     file = NodeOptions(wallet=Path("/a.json"), password_file=Path("/a.password"), port=1)
     assert over({"private_key_env": "KEY"}, file) == NodeOptions(private_key_env="KEY", port=1)
     assert over({"wallet": None}, file) == file
+    assert over({"browser": True}, file) == NodeOptions(browser=True, port=1)
+
+
+@pytest.mark.parametrize(
+    "other", [{"wallet": Path("/a.json")}, {"password_file": Path("/a")}, {"private_key_env": "KEY"}]
+)
+def test_a_wallet_in_a_browser_goes_with_no_other(tmp_path: Path, other: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="neither a keystore nor a private key") as caught:
+        join_options("https://c.example/s/x", over({"browser": True, **other}, NodeOptions()))
+    assert caught.value.field == "--browser"
+    with pytest.raises(ConfigError) as in_file:
+        written(tmp_path, '[node]\nbrowser = true\nprivate_key_env = "KEY"\n')
+    assert in_file.value.field.endswith("node.browser")
 
 
 @pytest.mark.parametrize(

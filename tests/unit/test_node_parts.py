@@ -22,7 +22,6 @@ from cotrain.display import (
     format_seconds,
     live_rows,
     plain_line,
-    remaining_s,
     sparkline,
     summary_line,
 )
@@ -34,15 +33,16 @@ from cotrain.errors import (
     NotFoundError,
     UnreachableError,
 )
+from cotrain.figures import Figures
 from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
 from node.backoff import Backoff
-from node.client import error_from_problem, invitation_token, parse_session_url, version_mismatch
-from node.hardware import detect_hardware, parse_cpu_model, parse_gpu
+from node.client import error_from_problem, invitation_token, parse_join_url, parse_session_url, version_mismatch
+from node.hardware import DriverAnswer, detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent
 from node.options import JoinOptions
-from node.supervisor import final_error, judge_exit, recent_exits
+from node.supervisor import final_error, judge_exit, lost_gpus, recent_exits
 from node.wishes import (
     LOCAL_WISH_FILE,
     SOURCES,
@@ -86,6 +86,26 @@ def test_session_url_is_parsed(url: str, expected: tuple[str, str]) -> None:
 def test_wrong_session_url_shows_the_right_form(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_session_url(url)
+    assert "/s/my-session" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://host.example/s/abc", ("https://host.example", "abc")),
+        (" https://host.example ", ("https://host.example", None)),
+        ("http://127.0.0.1:8000/", ("http://127.0.0.1:8000", None)),
+        ("https://host/under/here/", ("https://host/under/here", None)),
+    ],
+)
+def test_a_join_takes_a_sessions_address_or_a_coordinators(url: str, expected: tuple[str, str | None]) -> None:
+    assert parse_join_url(url) == expected
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host", "http://host/s/", "http://host/s/UPPER", "http://host/s/x/y"])
+def test_a_sessions_address_that_was_copied_badly_is_taken_for_no_coordinators(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_join_url(url)
     assert "/s/my-session" in caught.value.hint
 
 
@@ -169,6 +189,19 @@ def test_only_recent_exits_count() -> None:
     assert recent_exits([0.0, 50.0, 100.0], 150.0, window_s=100.0) == [50.0, 100.0]
 
 
+def test_a_training_process_that_has_lost_a_gpu_is_not_started_again() -> None:
+    gpu = ("NVIDIA H100", 80 * 2**30)
+    assert lost_gpus(1, DriverAnswer([gpu])) is None
+    assert lost_gpus(1, DriverAnswer([gpu, gpu])) is None
+    one_of_two = lost_gpus(2, DriverAnswer([gpu]))
+    assert one_of_two is not None
+    assert one_of_two.message.endswith("of 2 GPUs that it began with the driver shows 1")
+    silent = lost_gpus(1, DriverAnswer([], trouble="No devices were found"))
+    assert silent is not None
+    assert (silent.exit_code, silent.field) == (78, "gpu")
+    assert silent.message.endswith("shows 0: No devices were found")
+
+
 def test_final_error_is_the_last_line_of_a_trace() -> None:
     log = "starting\nTraceback (most recent call last):\n  File x\n    y\nValueError: too small\n  note\n\n"
     assert final_error(log) == "ValueError: too small"
@@ -235,8 +268,30 @@ def test_sparkline_has_a_bar_for_each_value(values: list[float]) -> None:
         assert line[values.index(max(values))] == "█"
 
 
+NO_FIGURES = Figures()
+FIGURES = Figures(
+    rounds=8, work_share=0.253, last_sync_at=90.0, round_bytes_sent=1_200_000, round_bytes_received=900_000,
+    remaining_seconds=80.0,
+)  # fmt: skip
+
+
+def test_what_the_last_rounds_tell_stands_in_lines_and_in_the_live_view() -> None:
+    now = snapshot(updatedAt=102.0)
+    line = plain_line(now, FIGURES)
+    for fact in ("my share 25.3 % of the last 8 rounds' work", "last sync 12 s ago", "a round 1.2 MB up, 900.0 kB down",
+                 "about 1 min 20 s left"):  # fmt: skip
+        assert fact in line
+    rows = live_rows(now, [], FIGURES)
+    assert ("my share", "25.3 % of the last 8 rounds' work") in rows
+    assert ("last sync", "12 s ago") in rows
+    assert ("a round", "1.2 MB up, 900.0 kB down") in rows
+    assert "12.5 %, round 3, about 1 min 20 s left" in dict(rows)["progress"]
+    alone = live_rows(snapshot(peer="local"), [], FIGURES)
+    assert {"my share", "last sync", "a round"}.isdisjoint(dict(alone))
+
+
 def test_plain_line_has_the_facts() -> None:
-    line = plain_line(snapshot())
+    line = plain_line(snapshot(), NO_FIGURES)
     for fact in (
         "training/training",
         "round 3",
@@ -248,9 +303,9 @@ def test_plain_line_has_the_facts() -> None:
         assert fact in line
     assert "waiting for" not in line
     waiting = snapshot(waitingFor="3 nodes, 2 are here", waitingSince=10.0, updatedAt=75.0)
-    assert "waiting for 3 nodes, 2 are here, 1 min 05 s" in plain_line(waiting)
-    assert ("waiting for", "3 nodes, 2 are here, 1 min 05 s") in live_rows(waiting, [], None)
-    assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"))
+    assert "waiting for 3 nodes, 2 are here, 1 min 05 s" in plain_line(waiting, NO_FIGURES)
+    assert ("waiting for", "3 nodes, 2 are here, 1 min 05 s") in live_rows(waiting, [], NO_FIGURES)
+    assert "error: no memory" in plain_line(snapshot(status="failed", errorMsg="no memory"), NO_FIGURES)
 
 
 def test_plain_display_tells_changes_of_phase_at_once_and_the_rest_seldom() -> None:
@@ -267,7 +322,9 @@ def test_json_display_keeps_notices_apart() -> None:
     display = JsonDisplay(out, err)
     display.show(snapshot())
     display.notice("hello")
-    assert Status.model_validate(json.loads(out.getvalue())) == snapshot()
+    told = json.loads(out.getvalue())
+    assert Figures.model_validate(told.pop("figures")) == NO_FIGURES
+    assert Status.model_validate(told) == snapshot()
     assert err.getvalue() == "hello\n"
 
 
@@ -286,7 +343,7 @@ def test_live_display_draws_the_facts() -> None:
 
 
 def test_live_rows_show_an_error() -> None:
-    assert ("error", "no memory") in live_rows(snapshot(errorMsg="no memory"), [], None)
+    assert ("error", "no memory") in live_rows(snapshot(errorMsg="no memory"), [], NO_FIGURES)
 
 
 def test_formats() -> None:
@@ -294,8 +351,6 @@ def test_formats() -> None:
         "0 B", "999 B", "1.0 kB", "1.0 MB", "2000.0 TB",
     ]  # fmt: skip
     assert [format_seconds(n) for n in (0, 59.4, 65, 7620)] == ["0 s", "59 s", "1 min 05 s", "2 h 07 min"]
-    assert remaining_s([(0.0, 0)], 10) is None
-    assert remaining_s([(0.0, 10), (10.0, 20)], 50) == 30.0
     assert summary_line(None) == "left before training began"
     assert summary_line(snapshot(status="completed", step=7)).startswith("completed after 3 rounds and 7 inner")
 

@@ -22,7 +22,7 @@ from cotrain.paths import SharedPaths
 from cotrain.process import child_environment
 from cotrain.protocol import Asset, RegisterAnswer
 from cotrain.sections import ModelSection, SessionSection, TrainSection
-from node.checks import Check
+from node.checks import Check, Estimate, memory
 from node.doctor import Measured, children_of, measure_training, state_bytes
 from node.greeting import compare_clocks
 from node.hardware import ask_driver, cuda_gpus
@@ -93,6 +93,33 @@ def test_the_first_failure_ends_a_join_with_its_remedy() -> None:
     assert (error.message, error.field, error.hint, error.exit_code) == ("it is full", "disk", "make room", 78)
     assert isinstance(refusal([away]), UnreachableError)
     assert isinstance(refusal([away, unfit]), MachineError)
+
+
+def test_the_way_past_is_named_where_estimates_alone_have_failed() -> None:
+    estimate, fact = (
+        Estimate("disk", "failed", "too little room", "make room"),
+        Check("port", "failed", "taken", "move"),
+    )
+    alone, both = (
+        refusal([estimate, Estimate("memory", "failed", "too small", "a larger one")]),
+        refusal([estimate, fact]),
+    )
+    assert alone is not None
+    assert both is not None
+    assert alone.hint == "make room; or, if this estimate is wrong: --skip-preflight"
+    assert both.hint == "make room"
+
+
+def test_room_and_memory_that_a_session_needs_are_estimates_and_a_folder_that_takes_no_file_is_none(
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    subject = subject_of(tmp_path, dump_config(NANO), [TRAIN.model_copy(update={"size_bytes": 10**18})])
+    need, _ = memory_needed(subject.answer, 0)
+    assert isinstance(look_at_disk(subject), Estimate)
+    assert isinstance(memory(need, 2**20, 2**20), Estimate)
+    nowhere = Subject(Path("/proc/cotrain"), subject.shared, "127.0.0.1", 0)
+    assert look_at_disk(nowhere).state == "failed"
+    assert not isinstance(look_at_disk(nowhere), Estimate)
 
 
 # ---------------------------------------------------------------------------------------------- what is installed

@@ -102,7 +102,7 @@ def test_the_unit_runs_join_with_the_present_options(units: Path, capsys: pytest
     ("arguments", "says"),
     [
         ([], "Missing argument"),
-        (["http://host"], "names no session"),
+        (["http://host/s/"], "names no session"),
         ([URL, "--nonsense"], "--nonsense"),
         ([URL, "--nice", "20"], "--nice"),
         ([URL, "--schedule", "22-7"], "no time window"),
@@ -119,6 +119,21 @@ def test_what_join_would_refuse_or_a_service_cannot_have_is_refused_before_anyth
     assert says in shown.err
     assert "secret-word" not in shown.err + shown.out
     assert not units.exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "restart"), [(URL, "on-failure"), ("https://host.example", "always")], ids=["session", "coordinator"]
+)
+def test_a_service_of_a_coordinator_takes_one_session_after_the_other_until_it_is_left(
+    url: str, restart: str, units: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["node", "install-service", url, "--print"]) == 0
+    lines = dict(line.split("=", 1) for line in capsys.readouterr().out.splitlines() if "=" in line)
+    assert lines["Restart"] == restart
+    left = "130"  # what join ends with after `cotrain node leave`
+    assert lines["SuccessExitStatus"] == left
+    assert left in lines["RestartPreventExitStatus"].split()
+    assert not {"0", "69", "75"} & set(lines["RestartPreventExitStatus"].split())
 
 
 def test_a_service_is_replaced_and_removed_but_never_somebody_elses(

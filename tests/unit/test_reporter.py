@@ -142,7 +142,7 @@ def test_a_wait_is_recorded_once_and_has_its_beginning(reporter: StatusReporter)
 phases = st.sampled_from(["starting", "joining", "downloading", "training", "averaging", "finishing", "done"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.lists(st.tuples(phases, st.integers(0, 1000), st.integers(0, 1000)), max_size=12))
 def test_the_process_rate_never_falls(tmp_path: Path, changes: list[tuple[Phase, int, int]]) -> None:
     reporter = StatusReporter(tmp_path, session="s", peer="p")

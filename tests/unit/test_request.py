@@ -245,7 +245,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     return {p: leaf for name, part in value.items() for p, leaf in leaves(part, f"{path}.{name}".strip(".")).items()}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(requests)
 def test_a_request_becomes_toml_and_the_same_config_again(fields: dict[str, Any]) -> None:
     config = request(**fields).to_config("s")

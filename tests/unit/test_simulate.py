@@ -125,7 +125,7 @@ def test_one_peer_warms_up_as_a_trainer_alone_does(tmp_path: Path) -> None:
     assert swarm.state.digest() == alone.run().digest()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.lists(st.floats(0.0, 100.0), min_size=1, max_size=5).filter(any), st.integers(1, 2000), st.integers(0, 2**32 - 1)
 )

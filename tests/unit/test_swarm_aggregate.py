@@ -91,7 +91,7 @@ def groups(draw: st.DrawFn) -> tuple[list[Contribution], set[str]]:
 
 
 # ---------------------------------------------------------------------------------------------- whatever liars send
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(groups(), st.sampled_from(ROBUST))
 def test_a_minority_cannot_make_the_average_longer_than_honest_contributions_could(
     group: tuple[list[Contribution], set[str]], rule: Aggregation
@@ -108,7 +108,7 @@ def test_a_minority_cannot_make_the_average_longer_than_honest_contributions_cou
     assert norm(average) <= 1.001 * bound
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(groups())
 def test_the_median_stays_among_the_honest_in_every_coordinate(group: tuple[list[Contribution], set[str]]) -> None:
     contributions, liars = group
@@ -119,7 +119,7 @@ def test_the_median_stays_among_the_honest_in_every_coordinate(group: tuple[list
     assert bool((median >= honest.amin(0) - slack).all())
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(groups(), st.data())
 def test_who_is_left_out_does_not_depend_on_the_order_and_is_never_a_majority(
     group: tuple[list[Contribution], set[str]], data: st.DataObject
@@ -130,7 +130,7 @@ def test_who_is_left_out_does_not_depend_on_the_order_and_is_never_a_majority(
     assert 2 * len(found) < len(contributions)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(4, 9), seeds, st.floats(9.5, 1e6), st.sampled_from([1.0, -1.0]))
 @example(7, 29033, 10.0, -1.0)  # three that shout the opposite of one member's contribution turn the median from it
 def test_the_filter_gives_the_mean_of_the_honest_bit_for_bit_when_a_minority_shouts(
@@ -162,7 +162,7 @@ def test_no_more_than_a_minority_is_left_out_the_longest_first() -> None:
 
 
 # ---------------------------------------------------------------------------------------------- what honest ones fear
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 2**40), st.floats(0.5, 1e6)), min_size=1, max_size=9), seeds,
     st.sampled_from([0.0, 1e-30, 1.0, 1e30]),
@@ -205,7 +205,7 @@ def test_a_slow_peer_is_believed_too_and_many_fast_ones_do_not_hide_a_liar() -> 
     assert outliers(contributions_of([*fast, vectors[3] * 100], steps=[320, 320, 320, 20])) == {"peer3": "too long"}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 32), seeds)
 def test_honest_contributions_that_have_nothing_in_common_are_all_believed(count: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -345,7 +345,7 @@ def test_a_liar_that_claims_endless_steps_is_excused_by_sixteen_times_the_median
 
 
 # ---------------------------------------------------------------------------------------------- what is returned
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(groups(), st.integers(0, 8), st.sampled_from(ROBUST))
 def test_no_honest_member_refuses_the_average_of_an_honest_reducer(
     group: tuple[list[Contribution], set[str]], place: int, rule: Aggregation

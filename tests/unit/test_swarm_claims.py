@@ -16,7 +16,7 @@ from tests.swarm_signers import signer
 from tests.unit.audited_peers import NUMEL, LyingNotary, Peers, run_all
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.binary(max_size=300), st.lists(st.booleans(), min_size=3, max_size=3), st.booleans())
 def test_a_sealed_average_is_read_as_it_was_signed(encoded: bytes, present: list[bool], has_residual: bool) -> None:
     terms = Peers(3).terms()

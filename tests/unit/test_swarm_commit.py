@@ -65,7 +65,7 @@ members_count = st.integers(2, 6)
 some_parts = st.frozensets(st.tuples(st.integers(0, 5), st.integers(0, PARTS - 1)), max_size=12)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(members_count, some_parts, some_parts, st.dictionaries(st.integers(0, 5), st.integers(0, 25), max_size=2),
        st.integers(0, 2**32))  # fmt: skip
 def test_whoever_dies_when_it_likes_the_living_majority_decides_one_thing(
@@ -82,7 +82,7 @@ def test_whoever_dies_when_it_likes_the_living_majority_decides_one_thing(
         assert decided
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(members_count, some_parts, some_parts, st.dictionaries(st.integers(0, 5), st.integers(0, 40), max_size=3),
        st.floats(0.0, 0.6), st.sampled_from([0.01, 1.0, 4.0, 12.0]), st.integers(0, 2**32))  # fmt: skip
 def test_lost_and_late_messages_never_make_two_decisions(

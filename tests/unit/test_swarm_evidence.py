@@ -105,7 +105,7 @@ def test_a_reducer_that_adds_noise_is_convicted_by_its_own_signature() -> None:
     assert verify(evidence) == "proof"
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(st.integers(1, BLOCK // 2), st.integers(0, 7))
 def test_one_changed_bit_of_an_average_is_enough(from_the_end: int, bit: int) -> None:
     def flip(encoded: bytes) -> bytes:
@@ -161,7 +161,7 @@ def peers_with(peers: Peers, added: Mapping[Part, Tensor]) -> Closed:
     return peers.close(instead={1: added}, keep=False)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(st.floats(0.0, 2.0), st.integers(0, 2**32))
 def test_a_lie_about_a_residual_that_nobody_audited_is_below_half_a_level(size: float, seed: int) -> None:
     peers = Peers(2)

@@ -18,7 +18,7 @@ from cotrain.swarm.fixed_order import FOLD_VALUES, agreement, coordinate_median,
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 20), st.integers(1, 300), seeds)
 def test_the_median_is_numpys(count: int, numel: int, seed: int) -> None:
     generator = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_a_reduction_repeated_elsewhere_gives_the_same_bytes() -> None:
     assert {dropped.strip() for _, _, dropped in answers} == {"['peer4']"}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 6), numel=st.integers(1, 3 * FOLD_VALUES), seed=seeds)
 def test_one_pass_gives_the_bits_of_one_at_a_time(count: int, numel: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -1,11 +1,85 @@
-"""When the own daemon counts as lost."""
+"""When the own daemon counts as lost: at once where a process has ended, after a while where it says nothing."""
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing as mp
+import signal
+import time
+from collections.abc import Callable, Iterator
+
 import pytest
+from hivemind.utils import MPFuture
 
 from cotrain.errors import SwarmError
-from cotrain.swarm.silence import SILENCE_S, SILENT_CALLS, Silence
+from cotrain.swarm.silence import (
+    SILENCE_S,
+    SILENT_CALLS,
+    LocalProcess,
+    Silence,
+    answer_of,
+    await_start,
+    require_running,
+)
+
+_fork = mp.get_context("fork")
+LIMIT_S = 20.0
+
+
+def silent() -> None:
+    signal.pause()
+
+
+@contextlib.contextmanager
+def started(target: Callable[..., None], *arguments: object) -> Iterator[LocalProcess]:
+    process = _fork.Process(target=target, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def give(future: MPFuture) -> None:
+    future.set_result("an answer")
+
+
+def refuse(future: MPFuture) -> None:
+    future.set_exception(TimeoutError("no peer"))
+
+
+def test_the_last_answer_of_a_process_that_has_ended_counts() -> None:
+    future = MPFuture()
+    with started(give, future) as giver:
+        giver.join()
+        assert answer_of(future, LIMIT_S, giver) == "an answer"
+
+
+def test_what_a_process_raises_is_raised_here_a_timeout_too() -> None:
+    future = MPFuture()
+    with started(refuse, future) as giver, pytest.raises(TimeoutError, match="no peer"):
+        answer_of(future, LIMIT_S, giver)
+
+
+def test_nothing_is_waited_for_once_a_process_has_ended() -> None:
+    with started(silent) as giver, started(silent) as needed:
+        require_running(needed)
+        needed.kill()
+        needed.join()
+        since = time.monotonic()
+        with pytest.raises(SwarmError, match="has ended"):
+            answer_of(MPFuture(), LIMIT_S, giver, needed)
+        with pytest.raises(SwarmError, match="the peer-to-peer daemon of this machine has ended"):
+            require_running(needed)
+        assert time.monotonic() - since < LIMIT_S / 2
+
+
+def test_a_process_that_does_not_start_in_time_is_killed() -> None:
+    with started(silent) as process:
+        with pytest.raises(SwarmError, match="has said nothing for 0 s"):
+            await_start(process, MPFuture(), 0.1)
+        assert not process.is_alive()
 
 
 def after(misses: list[float]) -> Silence:

@@ -107,7 +107,7 @@ def test_a_reader_notices_that_its_slot_was_overwritten() -> None:
     assert shared.chunk(slot, header.round, CHUNK_BYTES) is None
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_any_sequence_of_outer_steps_serves_its_last_two_states(in_place: list[bool]) -> None:
     shared = SharedState(NUMEL)

@@ -303,7 +303,7 @@ liars_acts = st.lists(
 )
 
 
-@settings(max_examples=250, deadline=None, derandomize=True)
+@settings(max_examples=250, derandomize=True)
 @given(st.integers(3, 5), st.integers(0, 4), liars_acts, st.integers(0, 2**32))
 def test_one_liar_makes_two_decisions_only_at_the_price_of_two_signatures_that_contradict(
     count: int, number: int, acts: list[tuple[str, int, Manifest, Manifest | None, bool]], seed: int

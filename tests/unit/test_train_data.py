@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.config import RunConfig
@@ -26,8 +26,6 @@ from cotrain.train.data.survey import order_labels
 from cotrain.train.data.tokenization import cut_text
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.tokenizer import byte_tokenizer
-
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 
 
 @pytest.fixture
@@ -107,7 +105,6 @@ def test_the_name_of_a_special_token_in_a_text_is_text(tmp_path: Path):
     assert set(tokens[tokens >= 256].tolist()) == {prepared.spec.end_id}
 
 
-@UNHURRIED
 @given(text=st.text("ab\n", max_size=200), limit=st.integers(1, 50))
 def test_a_long_text_is_tokenized_in_pieces_that_are_it(text: str, limit: int):
     pieces = list(cut_text(text, limit))

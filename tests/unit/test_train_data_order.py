@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.train.data.order import first_unused, samples_at, share_positions
 
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 SIZES = st.integers(1, 3000)
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -17,14 +16,12 @@ def share(*, seed: int, size: int, cursor: int, rank: int, ranks: int, start: in
     return samples_at(positions, num_samples=size, seed=seed).tolist()
 
 
-@UNHURRIED
 @given(size=SIZES, seed=SEEDS, epoch=st.integers(0, 1000))
 def test_each_epoch_is_a_permutation_of_all_samples(size: int, seed: int, epoch: int):
     taken = share(seed=seed, size=size, cursor=epoch * size, rank=0, ranks=1, start=0, count=size)
     assert sorted(taken) == list(range(size))
 
 
-@UNHURRIED
 @given(size=SIZES, seed=SEEDS, cursor=st.integers(0, 10**6), ranks=st.integers(1, 9), count=st.integers(0, 40))
 def test_the_shares_of_all_peers_are_the_round_and_no_sample_is_taken_twice(
     size: int, seed: int, cursor: int, ranks: int, count: int
@@ -37,7 +34,6 @@ def test_the_shares_of_all_peers_are_the_round_and_no_sample_is_taken_twice(
     assert [index for step in zip(*shares, strict=True) for index in step] == alone
 
 
-@UNHURRIED
 @given(size=SIZES, seed=SEEDS, cursor=st.integers(0, 10**6), steps=st.lists(st.integers(0, 30), max_size=6))
 def test_taking_it_in_pieces_or_resuming_repeats_and_skips_nothing(size: int, seed: int, cursor: int, steps: list[int]):
     whole = share(seed=seed, size=size, cursor=cursor, rank=1, ranks=3, start=0, count=sum(steps))
@@ -47,7 +43,6 @@ def test_taking_it_in_pieces_or_resuming_repeats_and_skips_nothing(size: int, se
     assert pieces == whole
 
 
-@UNHURRIED
 @given(
     size=st.integers(1, 300),
     seed=SEEDS,
@@ -99,7 +94,6 @@ def test_a_hundred_million_samples_need_no_table():
     assert 0 <= min(taken) < max(taken) < 10**8
 
 
-@UNHURRIED
 @given(cursor=st.integers(0, 10**6), ranks=st.integers(1, 9), used=st.integers(0, 2 * 10**6), data=st.data())
 def test_the_first_unused_sample_of_a_share_is_the_first_that_was_not_dealt_out(
     cursor: int, ranks: int, used: int, data: st.DataObject

@@ -46,7 +46,7 @@ def models() -> tuple[PreTrainedModel, PreTrainedModel]:
     return language_model(0).eval(), language_model(1)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.floats(0.0, 1.0), st.floats(0.5, 10.0))
 def test_the_loss_is_the_sum_of_hintons_formula_over_the_targets(
     models: tuple[PreTrainedModel, PreTrainedModel], alpha: float, temperature: float

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
@@ -22,8 +22,6 @@ from cotrain.train.parallel import ParallelGroup
 from cotrain.train.spec import DataSpec
 from cotrain.train.tasks.registry import make_task
 from cotrain.train.tokenizer import byte_tokenizer
-
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 
 SEQ_LENGTH = 64
 SPEC = DataSpec(task="causal-lm", vocab_size=256, seq_length=SEQ_LENGTH)
@@ -73,7 +71,6 @@ def test_alternating_bytes_are_known_from_the_one_before():
     assert bigram_loss(tokens, tokens, size=256) == pytest.approx(0.0, abs=0.01)
 
 
-@UNHURRIED
 @given(st.binary(min_size=2, max_size=200), st.binary(min_size=2, max_size=200))
 def test_trivial_losses_agree_with_counting_one_by_one(train: bytes, validation: bytes):
     def cost(context: bytes, following: int) -> float:

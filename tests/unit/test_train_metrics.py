@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.train.tasks.metrics import (
@@ -24,7 +24,6 @@ from cotrain.train.tasks.metrics import (
 )
 from cotrain.train.tokenizer import byte_tokenizer
 
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 LABELS = ("O", "B-PER", "I-PER", "B-LOC")
 
 
@@ -117,7 +116,6 @@ def test_packed_answers_come_back_whatever_pads_them(answers: list[list[int]], p
     assert unpack_answers(packed) == answers
 
 
-@UNHURRIED
 @given(st.data())
 def test_the_best_span_is_the_best_of_all_spans_inside_the_context(data: st.DataObject):
     length = data.draw(st.integers(2, 12))

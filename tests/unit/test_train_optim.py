@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
@@ -15,8 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5Model
 from cotrain.sections import Optimizer, Scheduler, TrainSection
 from cotrain.train.muon import hidden_matrices, orthogonalize
 from cotrain.train.optim import build_inner_optimizer, learning_rate, set_learning_rate
-
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 
 SECTIONS = st.builds(
     TrainSection,
@@ -33,14 +31,12 @@ def warmup_share(section: TrainSection, total_steps: float) -> float:
     return min(section.warmup_steps / total_steps, 0.1)
 
 
-@UNHURRIED
 @given(SECTIONS, PROGRESS, TOTALS)
 def test_the_rate_stays_between_zero_and_the_peak(section: TrainSection, progress: float, total: float):
     rate = learning_rate(section, progress=progress, total_steps=total)
     assert 0.0 <= rate <= section.learning_rate * (1 + 1e-9)
 
 
-@UNHURRIED
 @given(SECTIONS, PROGRESS, PROGRESS, TOTALS)
 def test_the_rate_rises_in_the_warm_up_and_never_after(section: TrainSection, one: float, other: float, total: float):
     earlier, later = sorted((one, other))
@@ -52,7 +48,6 @@ def test_the_rate_rises_in_the_warm_up_and_never_after(section: TrainSection, on
         assert before >= after - slack
 
 
-@UNHURRIED
 @given(SECTIONS, PROGRESS, TOTALS)
 def test_the_rate_is_continuous(section: TrainSection, progress: float, total: float):
     """No jump is larger than the steepest stretch allows: that of the warm-up, pi/2 over what remains, wsd's root."""
@@ -64,7 +59,6 @@ def test_the_rate_is_continuous(section: TrainSection, progress: float, total: f
     assert abs(here - there) <= section.learning_rate * ((slope * gap + root) * 1.01 + 1e-9)
 
 
-@UNHURRIED
 @given(SECTIONS, TOTALS)
 def test_the_schedule_ends_where_the_config_says(section: TrainSection, total: float):
     share = 1.0 if section.lr_scheduler == "constant" else section.min_learning_rate_ratio
@@ -72,7 +66,6 @@ def test_the_schedule_ends_where_the_config_says(section: TrainSection, total: f
     assert end == pytest.approx(section.learning_rate * share, abs=1e-12)
 
 
-@UNHURRIED
 @given(SECTIONS, TOTALS, st.floats(0.0, 1e6))
 def test_progress_outside_the_run_is_clamped(section: TrainSection, total: float, excess: float):
     def rate(progress: float) -> float:
@@ -181,7 +174,6 @@ def test_muon_leaves_embeddings_inside_the_layers_to_adamw():
     assert {name.rsplit(".", 2)[-2] for name in left} == {"shared", "relative_attention_bias"}
 
 
-@UNHURRIED
 @given(st.integers(1, 24), st.integers(1, 24), st.floats(1e-6, 1e6), st.integers(0, 2**31))
 def test_orthogonalizing_keeps_the_directions_and_evens_out_their_sizes(
     rows: int, columns: int, scale: float, seed: int

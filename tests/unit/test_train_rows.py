@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.errors import ConfigError
@@ -83,7 +83,6 @@ def test_every_format_gives_the_same_rows(name: str, tmp_path: Path):
     assert [placed.digest for placed in found] == [placed.digest for placed in reference]
 
 
-@settings(deadline=None)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), min_size=1)))
 def test_any_text_comes_back_from_json_and_csv(tmp_path_factory: pytest.TempPathFactory, texts: list[str]):
     texts = [text for text in texts if text.strip()] or ["x"]

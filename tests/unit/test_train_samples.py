@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -15,7 +15,6 @@ from cotrain.train.data.samples import SampleFile, SampleWriter, TaskDataset, to
 from cotrain.train.spec import DataSpec
 from cotrain.train.tasks.registry import make_task
 
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 ROWS = DataSpec(task="text-classification", vocab_size=300, seq_length=8, pad_id=256, labels=("a", "b"))
 
 
@@ -40,7 +39,6 @@ def save_rows(path: Path, rows: list[dict[str, list[int]]]) -> Path:
 
 
 # ------------------------------------------------------------------------------------------------ packed
-@UNHURRIED
 @given(
     seq_length=st.integers(1, 12),
     count=st.integers(13, 200),
@@ -101,7 +99,6 @@ def _seconds(act) -> float:
 
 
 # -------------------------------------------------------------------------------------------------- rows
-@UNHURRIED
 @given(
     rows=st.lists(
         st.fixed_dictionaries({name: st.lists(st.integers(-100, 2**40), max_size=5) for name in ("tokens", "label")}),

@@ -5,13 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.errors import ConfigError
 from cotrain.train.data.splits import RankSurvey, SplitRecord, rank_of, recorded_cut
-
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 
 
 def digests(count: int) -> list[bytes]:
@@ -30,7 +28,6 @@ def held_out(contents: list[bytes], *, share: float, seed: int) -> set[bytes]:
     return {content for content in contents if rank_of(content, seed) < cut}
 
 
-@UNHURRIED
 @given(count=st.integers(2, 60), share=st.floats(0.001, 0.999), seed=st.integers(0, 2**31 - 1))
 def test_a_split_takes_some_contents_but_never_all(count: int, share: float, seed: int):
     contents = digests(count)

@@ -31,7 +31,7 @@ from tests.unit.task_fixtures import (
     task_of,
 )
 
-UNHURRIED = settings(deadline=None, max_examples=50)  # other processes may hold the processor for a while
+FEWER = settings(max_examples=50)
 
 
 # ------------------------------------------------------------------------------------------ source to target
@@ -122,7 +122,7 @@ def test_a_tag_stands_at_the_first_token_of_its_word():
     assert text == b"Ada Byron in Rome"
 
 
-@UNHURRIED
+@FEWER
 @given(st.lists(st.text("ab\u200cمگ🙂", min_size=1, max_size=9), min_size=1, max_size=30), st.integers(8, 40))
 def test_every_word_keeps_its_tag_however_the_row_is_split(words: list[str], seq_length: int):
     names = LABELS["token-classification"]
@@ -167,7 +167,7 @@ def test_an_answer_in_persian_is_found_by_its_characters(answer: str):
     assert answer_of(sample) == answer
 
 
-@UNHURRIED
+@FEWER
 @given(st.text("aگ 🙂", min_size=1, max_size=60), st.data())
 def test_windows_cover_the_context_and_mark_the_answer_or_nothing(context: str, data: st.DataObject):
     begin = data.draw(st.integers(0, len(context) - 1))

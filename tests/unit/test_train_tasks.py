@@ -31,7 +31,7 @@ from tests.unit.task_fixtures import (
     task_of,
 )
 
-UNHURRIED = settings(deadline=None, max_examples=50)  # other processes may hold the processor for a while
+FEWER = settings(max_examples=50)
 KEYS = st.lists(st.integers(0, 2**60), min_size=1, max_size=6)
 ALL_TASKS = [(name, False) for name in get_args(TaskName)] + [("seq2seq-lm", True)]
 each_task = pytest.mark.parametrize(("name", "with_targets"), ALL_TASKS)
@@ -136,7 +136,7 @@ def test_each_token_is_to_be_predicted_from_those_before_it():
 
 
 # ------------------------------------------------------------------------------------------ masked tokens
-@UNHURRIED
+@FEWER
 @given(keys=KEYS, seed=st.integers(0, 2**31 - 1))
 def test_a_masked_text_and_its_targets_give_the_text_back(keys: list[int], seed: int):
     task = task_of("masked-lm", seed=seed)
@@ -195,7 +195,7 @@ def put_back(inputs: list[int], labels: list[int], sentinels: tuple[int, ...]) -
     return [token for item in inputs for token in (spans[item] if item in sentinels else [item])]
 
 
-@UNHURRIED
+@FEWER
 @given(keys=KEYS, seq_length=st.sampled_from([8, 9, 32, 100]))
 def test_a_corrupted_text_and_its_targets_give_the_text_back(keys: list[int], seq_length: int):
     task = task_of("seq2seq-lm", seq_length=seq_length)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -20,8 +20,6 @@ from cotrain.train.tokenizer import (
     load_tokenizer,
     text_tokens,
 )
-
-UNHURRIED = settings(deadline=None)  # other processes may hold the processor for a while
 
 TOKENIZER = byte_tokenizer()
 SPECIAL = byte_tokenizer(special=True)
@@ -49,7 +47,6 @@ def test_the_alphabet_is_the_one_of_byte_level_tokenizers():
     assert set(byte_alphabet()) == set(pre_tokenizers.ByteLevel.alphabet())
 
 
-@UNHURRIED
 @given(st.text())
 def test_ids_are_the_bytes_of_the_text_and_decode_to_it(text: str):
     ids = TOKENIZER(text).input_ids
@@ -72,7 +69,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # ------------------------------------------------------------------------------------------ special tokens
-@UNHURRIED
 @given(st.text())
 def test_the_special_form_reads_bytes_too_and_frames_them(text: str):
     ids = SPECIAL(text, split_special_tokens=True).input_ids
