@@ -176,6 +176,7 @@ class MetricRow(Base):
     loss: Mapped[float | None]
     validation_loss: Mapped[float | None]
     tokens_per_second: Mapped[float | None]
+    learning_rate: Mapped[float | None] = mapped_column(default=None)
 
 
 class ContributionRow(Base):

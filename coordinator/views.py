@@ -231,6 +231,8 @@ class MetricView(CamelModel):
     loss: float | None
     validation_loss: float | None
     tokens_per_second: float | None
+    learning_rate: float | None
+    """Of the inner optimizers, their mean; None for rounds of before it was kept."""
 
 
 class PeerView(CamelModel):

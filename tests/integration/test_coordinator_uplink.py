@@ -30,6 +30,7 @@ from tests.integration.coordinator_fixtures import (
     uplink,
     waiting_session,
     welcomed,
+    write_checkpointer_status,
 )
 
 __all__ = ["client"]
@@ -59,6 +60,27 @@ async def test_a_status_is_applied_once_and_makes_the_session_train(client: Clie
         assert (progress["peers"], progress["loss"], progress["tokensPerSecond"]) == (1, 2.5, 100.0)
     logs = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
     assert [entry["number"] for entry in logs] == [3, 2, 1]
+
+
+async def test_a_point_of_the_curves_has_what_those_said_who_trained_then(client: Client, tmp_path: Path) -> None:
+    session = await waiting_session(client)
+    closed = {"number": 1, "time": 5.0, "kind": "round", "message": "round 1", "data": {"round": 1, "samples": 64}}
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        await socket.send_str(status_message(session, 1, learning_rate=0.002))
+        await receive(socket, "ack")
+        write_checkpointer_status(tmp_path, session, round=1, learning_rate=0.5, records=[closed])
+
+        async def points() -> list[dict[str, Any]]:
+            return list((await get_json(client, f"{SESSIONS}/{session}/metrics"))["items"])
+
+        async def is_there() -> bool:
+            return await points() != []
+
+        await until(is_there)
+        (point,) = await points()
+    assert (point["round"], point["samples"], point["loss"]) == (1, 64, 2.5)
+    assert (point["tokensPerSecond"], point["learningRate"]) == (100.0, 0.002)
 
 
 @BOTH
