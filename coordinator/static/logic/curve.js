@@ -1,6 +1,7 @@
 // The points of a session's curves, and what is drawn of them. Pure.
 //
-// A point is {round, samples, time, loss, validationLoss, tokensPerSecond}: one a round, `time` in Unix seconds.
+// A point is {round, samples, time, loss, validationLoss, tokensPerSecond, learningRate}: one a round, `time` in Unix
+// seconds.
 
 /** Rounds behind the newest one that are drawn exactly. */
 export const EXACT_ROUNDS = 10000;

@@ -1,4 +1,4 @@
-// The curves of a session: loss and throughput, with axis, scale and smoothing to choose.
+// The curves of a session: loss, throughput and learning rate, with axis, scale and smoothing to choose.
 import { format, languageStore, t } from "../client/i18n.js";
 import { choose, preference } from "../client/preferences.js";
 import { AXES, columns, isDrawable } from "../logic/curve.js";
@@ -67,24 +67,46 @@ function LossChart({ points, axis, isLog, smoothing, tokens }) {
     describe=${describe} label=${label} />`;
 }
 
-function SpeedChart({ points, axis, tokens }) {
+/** A small chart of one field; `write` is how its values are written, `said` the texts of a point and of the newest one. */
+function FieldChart({ id, field, series: { label, colour }, points, axis, tokens, write, said }) {
   const language = languageStore.state;
-  const series = useMemo(() => [{ field: "tokensPerSecond", label: t("curve.speed"), colour: "--speed" }], [language]);
+  const series = useMemo(() => [{ field, label, colour }], [field, label, colour]);
   const drawn = useMemo(() => columns(points, series, { axis, tokensPerSample: tokens ?? 1 }), [points, series, axis, tokens]);
-  const describe = (index) => {
-    const point = drawn.points[index];
-    return `${where(point, axis)}: ${t("chart.speed", { speed: format.number(point.tokensPerSecond) })}`;
-  };
-  const label = t("chart.speedLabel", { round: points.at(-1).round, speed: format.number(points.at(-1).tokensPerSecond) });
-  return html`<${LineChart} id="speed-chart" form="${axis} ${language}" columns=${drawn.columns} series=${series}
-    isTime=${axis === "time"} isLog=${false} writeX=${writeX(axis)} writeY=${writeSpeed} describe=${describe} label=${label} />`;
+  const newest = points.at(-1);
+  return html`<${LineChart} id=${id} form="${axis} ${language}" columns=${drawn.columns} series=${series}
+    isTime=${axis === "time"} isLog=${false} writeX=${writeX(axis)} writeY=${write}
+    describe=${(index) => `${where(drawn.points[index], axis)}: ${said.point(drawn.points[index][field])}`}
+    label=${said.newest(newest.round, newest[field])} />`;
+}
+
+const speedTexts = () => ({
+  point: (value) => t("chart.speed", { speed: format.number(value) }),
+  newest: (round, value) => t("chart.speedLabel", { round, speed: format.number(value) }),
+});
+const rateTexts = () => ({
+  point: (value) => t("chart.rate", { rate: format.significant(value, 3) }),
+  newest: (round, value) => t("chart.rateLabel", { round, rate: format.significant(value, 3) }),
+});
+
+/** Throughput and learning rate, as far as they are known. */
+function SmallCharts(props) {
+  const speed = { label: t("curve.speed"), colour: "--speed" };
+  const rate = { label: t("facts.learningRate"), colour: "--curve-4" };
+  return html`<div class="small-charts">
+    ${isDrawable(props.points, ["tokensPerSecond"]) && html`<div><h3>${t("curve.speedTitle")}</h3>
+      <${FieldChart} id="speed-chart" field="tokensPerSecond" series=${speed} write=${writeSpeed} said=${speedTexts()} ...${props} />
+      </div>`}
+    ${isDrawable(props.points, ["learningRate"]) && html`<div><h3>${t("facts.learningRate")}</h3>
+      <${FieldChart} id="rate-chart" field="learningRate" series=${rate} write=${(value) => format.significant(value, 2)}
+        said=${rateTexts()} ...${props} /></div>`}</div>`;
 }
 
 function PointsTable({ points }) {
-  const titles = [t("axis.round"), t("axis.samples"), t("curve.loss"), t("curve.validationLoss"), t("curve.speed")];
+  const titles = [t("axis.round"), t("axis.samples"), t("curve.loss"), t("curve.validationLoss"), t("curve.speed"),
+    t("facts.learningRate")];
   const rows = points.slice(-TABLE_POINTS).reverse().map((point) => [
     format.number(point.round), format.number(point.samples), format.number(point.loss, 3),
-    format.number(point.validationLoss, 3), format.number(point.tokensPerSecond),
+    format.number(point.validationLoss, 3), format.number(point.tokensPerSecond), format.significant(point.learningRate, 3),
   ]);
   return html`<details id="rounds"><summary>${t("curve.table")}</summary>
     <${ScrollTable} id="points" caption=${t("curve.table")} titles=${titles} rows=${rows} /></details>`;
@@ -112,7 +134,6 @@ export const SessionCurves = pure(({ points, tokens }) => {
       <${Choice} id="smoothing" label=${t("smoothing.title")} value=${smoothing} options=${smoothed}
         onChange=${(value) => setSmoothing(Number(value))} /></div></div>
     <${LossChart} points=${known} axis=${axis} isLog=${scale === "log"} smoothing=${smoothing} tokens=${tokens} />
-    ${isDrawable(known, ["tokensPerSecond"]) && html`<h3>${t("curve.speedTitle")}</h3>
-      <${SpeedChart} points=${known} axis=${axis} tokens=${tokens} />`}
+    <${SmallCharts} points=${known} axis=${axis} tokens=${tokens} />
     <${PointsTable} points=${known} /></section>`;
 });
