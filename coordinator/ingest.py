@@ -182,6 +182,9 @@ class Ingest:
         if participant is not None:
             participant.status = status.model_dump(by_alias=True, exclude={"records"})
             participant.last_seen_at = now()
+            if rounds := [record.time for record in fresh if record.kind == "round"]:
+                # within bounds: its clock may be wrong
+                participant.last_sync_at = min(max(rounds[-1], participant.created_at), now())
             await announce(transaction, participant, status, connected=True)
             await self._suspicions.note_rounds(transaction, session, participant, fresh)
         if session.state == "waiting" and status.status == "training":

@@ -10,11 +10,14 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from cotrain.protocol import MAX_MESSAGE_BYTES
+from coordinator.views import iso_time
+from cotrain.protocol import MAX_MESSAGE_BYTES, StatusMessage
 from cotrain.sections import LARGEST_INTEGER
+from cotrain.status import Record, now
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
+    PEER_ID,
     Client,
     client,
     commands,
@@ -81,6 +84,32 @@ async def test_a_point_of_the_curves_has_what_those_said_who_trained_then(client
         (point,) = await points()
     assert (point["round"], point["samples"], point["loss"]) == (1, 64, 2.5)
     assert (point["tokensPerSecond"], point["learningRate"]) == (100.0, 0.002)
+
+
+@BOTH
+async def test_a_participant_shows_how_it_is_reached_and_when_it_last_synchronized(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+
+    async def told(seq: int, *records: Record, **changes: Any) -> tuple[object, object]:
+        status = status_of(session, PEER_ID, sequence=seq, records=list(records), **changes)
+        await socket.send_str(StatusMessage(run=status.run, seq=seq, status=status).model_dump_json(by_alias=True))
+        await receive(socket, "ack")
+        found = await participant_of(client, session)
+        return found["connection"], found["lastSyncAt"]
+
+    def round_(number: int, time: float) -> Record:
+        return Record(number=number, time=time, kind="round", message="closed", data={"round": number})
+
+    async with uplink(client, answer) as socket:
+        await welcomed(socket)
+        assert await told(1) == (None, None)
+        before = now()
+        assert await told(2, round_(1, before), addresses=["/ip4/9.9.9.9/tcp/4"]) == ("direct", iso_time(before))
+        relayed = ["/ip4/9.9.9.9/tcp/4/p2p/12D3KooWRelay/p2p-circuit"]
+        assert await told(3, addresses=relayed) == ("relayed", iso_time(before))
+        _, wrong = await told(4, round_(2, 1e30))
+        assert iso_time(before) <= str(wrong) <= iso_time(now())
 
 
 @BOTH
