@@ -12,6 +12,7 @@ import { phaseWord } from "./session_facts.js";
 
 const DIGEST_LENGTH = 8;
 const NOTHING = "–";
+const CONNECTIONS = { direct: "people.direct", relayed: "people.relayed", outgoing: "people.outgoing" };
 
 export const nameOf = (person) => person.name || person.peerId.slice(-DIGEST_LENGTH);
 
@@ -41,10 +42,17 @@ function StateCell({ person }) {
     ${person.errorMsg && html`<p class="bad" dir="auto">${person.errorMsg}</p>`}`;
 }
 
-function DigestCell({ held: { digest, round, differs } }) {
+/** What it trains on, and how others connect to it. */
+function DeviceCell({ person }) {
+  const word = person.connection in CONNECTIONS ? t(CONNECTIONS[person.connection]) : "";
+  return html`<bdi>${person.device || NOTHING}</bdi>${word && html` <span class="quiet connected">${word}</span>`}`;
+}
+
+function DigestCell({ held: { digest, round, differs }, syncedAt }) {
   if (!digest) return NOTHING;
   return html`<code title=${digest} dir="ltr">${digest.slice(0, DIGEST_LENGTH)}</code>
     ${round !== null && html` <span class="quiet">${t("people.atRound", { round })}</span>`}
+    ${syncedAt && html` <span class="quiet synced">${t("people.lastSync", { time: format.clock(new Date(syncedAt)) })}</span>`}
     ${differs && html` <strong class="bad">${t("people.differs")}</strong>`}`;
 }
 
@@ -57,10 +65,10 @@ const PersonRow = pure(({ shown, columns }) => {
   const name = html`<bdi>${nameOf(person)}</bdi> <bdi class="quiet address" dir="ltr" title=${person.account}
     >${person.account && shortAddress(person.account)}</bdi>`;
   const cells = [
-    name, html`<${StateCell} person=${person} />`, html`<bdi>${person.device || NOTHING}</bdi>`,
+    name, html`<${StateCell} person=${person} />`, html`<${DeviceCell} person=${person} />`,
     format.percent(share === null ? null : 100 * share), format.number(person.step), format.number(now.loss, 3),
     format.number(now.status === "training" ? now.tokensPerSecond : null), t("facts.sentReceived", traffic),
-    html`<${DigestCell} held=${held} />`,
+    html`<${DigestCell} held=${held} syncedAt=${person.lastSyncAt} />`,
   ];
   return html`<${CardRow} columns=${columns} cells=${cells} className=${person.state === "offline" ? "offline" : ""} />`;
 });
