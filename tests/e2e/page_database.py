@@ -21,7 +21,7 @@ def add_points(shared: Path, session: str, rounds: range) -> None:
             "session_id": session, "round": number, "time": FIRST_POINT_AT + ROUND_S * number,
             "samples": SAMPLES_A_ROUND * number, "loss": 1.5 + 4.0 / (1 + number),
             "validation_loss": 1.6 + 4.0 / (1 + number) if number % 4 == 0 else None,
-            "tokens_per_second": 1000.0 + number,
+            "tokens_per_second": 1000.0 + number, "learning_rate": 0.002 / (1 + number),
         }
         for number in rounds
     ]  # fmt: skip
@@ -43,6 +43,14 @@ def add_model(shared: Path, name: str, owner: str, sessions: list[str]) -> None:
         for number, session in enumerate(sessions, start=1)
     ]  # fmt: skip
     _insert(shared, "model_versions", rows)
+
+
+def add_credit(shared: Path, session: str, samples: int) -> None:
+    """Credit the participants of this session with `samples` in one round each."""
+    with _database(shared) as connection:
+        found = connection.execute("SELECT id FROM participants WHERE session_id = ?", (session,)).fetchall()
+    rows = [{"participant_id": id_, "session_id": session, "samples": samples, "rounds": 1} for (id_,) in found]
+    _insert(shared, "contributions", rows)
 
 
 def copy_participant(shared: Path, count: int) -> None:

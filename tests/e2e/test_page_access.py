@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from cotrain.process import child_environment
-from tests.e2e.page_database import add_model, add_points
+from tests.e2e.page_database import add_credit, add_model, add_points
 from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
 from tests.e2e.page_stage import Stage, page, staged, tools
 
@@ -48,6 +48,7 @@ async def stage(page: Page, tmp_path: Path) -> AsyncIterator[Stage]:
             await volunteer.join(name)
             for number in (11, 12):
                 await volunteer.end_round(number, digest, loss=2.5, tokens_per_second=1234.0, device="cpu", step=56)
+        add_credit(shared, stage.session, samples=32)
         yield stage
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.page_database import add_model, add_points
+from tests.e2e.page_database import add_credit, add_model, add_points
 from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
 from tests.e2e.page_stage import NAME, SMALL, Stage, page, stage, staged, tools, url
 
@@ -125,21 +125,24 @@ async def test_versions_of_models_are_compared(page: Page, tmp_path: Path) -> No
         assert page.foreign_requests(url) == []
 
 
-async def test_who_took_part_is_listed_with_what_was_given(stage: Stage, tmp_path: Path) -> None:
-    page = stage.page
-    await stage.api.post(f"/sessions/{stage.session}/start")
+async def test_who_took_part_is_listed_with_what_was_given(page: Page, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    async with coordinator_process(shared) as url, staged(url, page) as stage:
+        await stage.api.post(f"/sessions/{stage.session}/start")
 
-    async def is_open() -> bool:
-        return await stage.status() == "waiting"
+        async def is_open() -> bool:
+            return await stage.status() == "waiting"
 
-    await eventually(is_open, "the session is open")
-    await Volunteer(stage.http, stage.api.url, stage.session, tmp_path / "ada.key").join("Ada")
-    await page.open(f"{stage.api.url}/#/contributors")
-    await page.until_text("#contributors", "Ada")
-    await page.until_there("#contributors summary")
-    await page.evaluate("document.querySelector('#contributors details').open = true")
-    await page.until_text("#contributors", NAME)
-    assert page.alarms == []
+        await eventually(is_open, "the session is open")
+        await Volunteer(stage.http, url, stage.session, tmp_path / "ada.key").join("Ada")
+        add_credit(shared, stage.session, samples=32)
+        await page.open(f"{url}/#/contributors")
+        await page.until_text("#contributors", "Ada")
+        assert await page.text("#contributors td:nth-child(3)") == f"{32 * SMALL['data']['seqLength']:,}"
+        assert await page.text("#contributors td:nth-child(4)") == "32"
+        await page.evaluate("document.querySelector('#contributors details').open = true")
+        await page.until_text("#contributors", NAME)
+        assert page.alarms == []
 
 
 async def test_an_owner_saves_a_version_in_the_middle_only_where_that_can_be(stage: Stage) -> None:

@@ -1,7 +1,6 @@
 // The form of a new session, comparisons and contributions: what is made of what people choose and of what the API answers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { contributionsOf } from "../../coordinator/static/logic/contributions.js";
 import { overlay, referenceOf, toggled } from "../../coordinator/static/logic/overlay.js";
 import { FIELDS, fieldFacts, problemsByField, requestOf, tomlKey, tomlValues } from "../../coordinator/static/logic/request_form.js";
 
@@ -64,25 +63,4 @@ test("versions are chosen and named as the API names them", () => {
   assert.equal(referenceOf({ model: "tales", version: 3 }), "tales:3");
   assert.deepEqual(toggled(["a", "b"], "a"), ["b"]);
   assert.deepEqual(toggled(["a"], "b"), ["a", "b"]);
-});
-
-const person = (account, samples, rounds, name = "") => ({ account, name, credit: { samples, rounds } });
-const session = (id) => ({ id, name: id.toUpperCase() });
-
-test("a wallet's contributions are added up over its peers and sessions", () => {
-  const found = contributionsOf([
-    { session: session("a"), participants: [person("x", 5, 1, "Ada"), person("x", 5, 2), person("y", 50, 1)], tokensPerSample: 10 },
-    { session: session("b"), participants: [person("x", 7, 1, "Ada")], tokensPerSample: null },
-  ]);
-  assert.deepEqual(found.map(({ account }) => account), ["y", "x"]);
-  const { names, samples, rounds, tokens, sessions } = found[1];
-  assert.deepEqual({ names, samples, rounds, tokens }, { names: ["Ada"], samples: 17, rounds: 4, tokens: 100 });
-  assert.deepEqual(sessions, [
-    { id: "a", name: "A", samples: 10, rounds: 3, tokens: 100 }, { id: "b", name: "B", samples: 7, rounds: 1, tokens: null },
-  ]);
-});
-
-test("where no sample has a fixed length no tokens are counted", () => {
-  const [{ tokens }] = contributionsOf([{ session: session("a"), participants: [person("x", 5, 1)], tokensPerSample: null }]);
-  assert.equal(tokens, null);
 });
