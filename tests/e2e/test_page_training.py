@@ -1,32 +1,48 @@
-"""A session from the form to its model on the page: real coordinator, real node, real training."""
+"""A session from the form to its model on the page: a real coordinator, real nodes, real training, a real key."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, new_page
-from tests.e2e.page_stage import COOKIE, tools
-from tests.system import running_system
+from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, eventually, new_page
+from tests.e2e.page_stage import tools
+from tests.e2e.wallet_fixtures import BrowserWallet, KeyWallet
+from tests.system import Process, System, running_system
 
 __all__ = ["tools"]
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium: apt-get install chromium"),
 ]
 
+SLOW_S = 120.0
+NAME = "Taught on the page"
 FIELDS = {
-    "name": "Taught on the page", "training-maxSteps": "20000", "training-batchSize": "4",
-    "training-gradientAccumulationSteps": "1", "training-learningRate": "0.003", "data-seqLength": "64",
-    "diloco-innerSteps": "5", "monitoring-evaluationRounds": "2",
-    "monitoring-evaluationBatches": "2",
+    "name": NAME, "training-maxSteps": "20000", "training-batchSize": "4", "training-gradientAccumulationSteps": "1",
+    "training-learningRate": "0.003", "data-seqLength": "64", "distributed-nodes": "2", "diloco-innerSteps": "5",
+    "monitoring-evaluationRounds": "2", "monitoring-evaluationBatches": "2",
 }  # fmt: skip
-POINTS = "document.querySelectorAll('#points tr').length"
+ROUNDS = "[...document.querySelectorAll('#points tr')].map((row) => Number(row.cells[0].textContent))"
+NEWEST = f"Math.max(...{ROUNDS})"
+RUNNING_ALARMS = ("ERR_CONNECTION_REFUSED", "WebSocket connection", "ERR_EMPTY_RESPONSE", "ERR_INCOMPLETE_CHUNKED")
+"""What the browser itself logs while the coordinator is away."""
+
+
+async def sign_in(page: Page, wallet: KeyWallet, url: str) -> None:
+    await BrowserWallet(wallet, page).install()
+    await page.open(url)
+    await page.until("document.querySelector('#sign-in')?.checkVisibility()")
+    await page.click("#sign-in")
+    await page.until_there("[data-wallet=wallet-1]")
+    await page.click("[data-wallet=wallet-1]")
+    await page.until_text("#account", wallet.short)
 
 
 async def open_session(page: Page, url: str) -> None:
@@ -39,52 +55,120 @@ async def open_session(page: Page, url: str) -> None:
     await page.until_text("#toml", "inner_steps = 5")
     await page.until("!document.querySelector('#open').disabled")
     await page.click("#open")
+    await page.until_text("#state", "waiting", limit_s=SLOW_S)
+    await page.until_text("#name", NAME)
 
 
-async def confirm(page: Page, action: str) -> None:
-    await page.click(f"[data-action={action}]")
+async def grows(page: Page) -> None:
+    """The curve gets new rounds."""
+    reached = await page.evaluate(NEWEST)
+    await page.until(f"{NEWEST} > {reached} + 1", limit_s=SLOW_S)
+
+
+async def whole(page: Page) -> bool:
+    """No round is missing from the curve, and none stands there twice."""
+    rounds = await page.evaluate(ROUNDS)
+    return bool(rounds == list(range(rounds[0], rounds[0] - len(rounds), -1)))
+
+
+async def watch(page: Page) -> None:
+    """The parts of the page that need a swarm that trains."""
+    await page.until_text("#state", "training", limit_s=SLOW_S)
+    await page.until_there("#rounds", limit_s=SLOW_S)
+    await page.evaluate("document.querySelector('#rounds').open = true")
+    await page.until(f"{ROUNDS}.length >= 4", limit_s=SLOW_S)
+    await page.until("document.querySelectorAll('#split rect').length > 3", limit_s=SLOW_S)
+    await page.until_text("#digests", "All hold the same outer state", limit_s=SLOW_S)
+    await page.until_text("#evaluations", "validationLoss", limit_s=SLOW_S)
+    for chart in ("loss", "speed", "rate"):
+        await page.until_there(f"#{chart}-chart canvas", limit_s=SLOW_S)
+    for name in ("one", "two"):
+        await page.until_text("#people", name)
+    await page.until_text("#people", "direct")
+    await page.until_text("#people", "last sync")
+
+
+async def pause_and_resume(page: Page) -> None:
+    await page.click("[data-action=pause]")
+    await page.until_text("#state", "paused")
+    await page.until_text("#advice", "Paused")
+    await page.click("[data-action=resume]")
+    await page.until_text("#state", "training", limit_s=SLOW_S)
+    await grows(page)
+
+
+async def lose_the_coordinator(page: Page, system: System, coordinator: Process) -> None:
+    """The page says so while it is away, and goes on by itself when it is back."""
+    await asyncio.to_thread(coordinator.end)
+    await page.until("!document.querySelector('#away').hidden")
+    await asyncio.to_thread(system.start_coordinator, urlsplit(system.url).port or 0)
+    await page.until("document.querySelector('#away').hidden", limit_s=SLOW_S)
+    await page.until_text("#connection", "live")
+    await page.until_text("#state", "training", limit_s=SLOW_S)
+    await grows(page)
+
+
+async def look_on_a_phone_in_persian(page: Page) -> None:
+    await page.set_width(360)
+    await page.choose("#page-language", "fa")
+    await page.until_text("#people-title", "شرکت‌کنندگان")
+    assert await page.evaluate("document.documentElement.dir") == "rtl"
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+    await page.choose("#page-language", "en")
+    await page.until_text("#people-title", "Participants")
+    await page.set_width(1280)
+
+
+async def stop(page: Page) -> None:
+    await page.click("[data-action=stop]")
     await page.until("document.querySelector('#confirm').open")
     await page.click("#confirm-yes")
+    await page.until_text("#state", "stopped", limit_s=SLOW_S)
+    await page.until_text("#model-path", "models/final")
+    await page.until_there("#sample")
+    assert await page.text("#join") == ""
+
+
+async def compare(page: Page, system: System) -> None:
+    """The version that was saved in the middle beside the one of the end."""
+    (model,) = (await asyncio.to_thread(system.get, "/api/v1/models"))["items"]
+    await page.open(f"{system.url}/#/models/{model['id']}")
+    for version in (1, 2):
+        await page.until_there(f"[id='pick-{model['id']}:{version}']")
+        await page.click(f"[id='pick-{model['id']}:{version}']")
+    await page.click("#compare")
+    await page.until_text("#comparison", "validationLoss")
+    await page.until_there("#compare-chart canvas")
+    await page.open(f"{system.url}/#/contributors")
+    for name in ("one", "two"):
+        await page.until_text("#contributors", name)
 
 
 async def test_a_session_is_opened_watched_and_steered_on_the_page(tools: DevTools, tmp_path: Path) -> None:
     with running_system(tmp_path) as system:
-        await asyncio.to_thread(system.start_coordinator)
+        coordinator = await asyncio.to_thread(system.start_coordinator)
         page = await new_page(tools)
-        await page.open(system.url)
-        await page.call("Network.setCookie", name=COOKIE, value=system.token, url=system.url, httpOnly=True)
+        await sign_in(page, KeyWallet(), system.url)
         await open_session(page, system.url)
-        await page.until_text("#state", "waiting", limit_s=90.0)
-        await page.until_text("#name", "Taught on the page")
-
         session_url = (await page.text("#command")).split()[-1]
-        node = system.start_node("one", session_url)
-        await page.until_text("#state", "training", limit_s=90.0)
-        await page.until_there("#rounds", limit_s=90.0)
-        await page.evaluate("document.querySelector('#rounds').open = true")
-        await page.until(f"{POINTS} >= 4", limit_s=90.0)
-        await page.until("document.querySelectorAll('#split rect').length > 3", limit_s=60.0)
-        await page.until_text("#digests", "All hold the same outer state")
-        await page.until_text("#evaluations", "validationLoss")
-        for chart in ("loss", "speed"):
-            await page.until_there(f"#{chart}-chart canvas")
+        nodes = [system.start_node(name, session_url) for name in ("one", "two")]
+        await watch(page)
+        await pause_and_resume(page)
+        await page.click("[data-action=save]")
 
-        await page.click("[data-action=pause]")
-        await page.until_text("#state", "paused")
-        await page.until_text("#advice", "Paused")
-        await page.click("[data-action=resume]")
-        await page.until_text("#state", "training", limit_s=60.0)
-        reached = await page.evaluate(POINTS)
-        await page.until(f"{POINTS} > {reached}", limit_s=60.0)
+        async def saved() -> bool:
+            models = await asyncio.to_thread(system.get, "/api/v1/models")
+            return bool(models["items"])
 
-        await confirm(page, "stop")
-        await page.until_text("#state", "stopped", limit_s=90.0)
-        await page.until_text("#model-path", "models/final")
-        await page.until_there("#sample")
-        assert await page.text("#join") == ""
-        assert await asyncio.to_thread(node.popen.wait, 60) == 0, node.output()
+        await eventually(saved, "a version is saved in the middle", limit_s=SLOW_S)
         assert page.alarms == []
+        await lose_the_coordinator(page, system, coordinator)
+        assert await whole(page)
+        await look_on_a_phone_in_persian(page)
+        await stop(page)
+        for node in nodes:
+            assert await asyncio.to_thread(node.popen.wait, 60) == 0, node.output()
+        await compare(page, system)
+        assert [one for one in page.alarms if not any(word in one for word in RUNNING_ALARMS)] == []
         assert page.foreign_requests(system.url) == []
-        await page.open(f"{system.url}/#/models")
-        await page.until_there("#models tr")
         await page.close()
