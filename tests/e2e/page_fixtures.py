@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from cotrain.membership.bond import make_bond
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.process import child_environment, end_process, python_command
 from cotrain.protocol import Hello, RegisterRequest, StatusMessage
-from cotrain.status import Record, Status, now
+from cotrain.status import Record, RecordKind, Status, now
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 CHROMIUM = shutil.which("chromium")
@@ -109,7 +109,7 @@ class Volunteer:
         self._peer = load_or_create_peer_key(key)
         self._signer = PeerSigner(key)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
-        self._sequence = 0
+        self._sequence = self._recorded = 0
 
     async def join(self, name: str) -> None:
         """Sign in, register and open the uplink."""
@@ -127,14 +127,31 @@ class Volunteer:
 
     async def end_round(self, number: int, digest: str, **facts: Any) -> None:
         """Report a round with the digest of the outer state after it."""
-        self._sequence += 1
         data: dict[str, Any] = {"round": number, "digest": digest}
-        record = Record(number=self._sequence, time=now(), kind="round", message=f"round {number} closed", data=data)
+        record = self._record("round", f"round {number} closed", data)
+        await self._report([record], digest=digest, **facts)
+
+    async def say(self, messages: Sequence[str], **facts: Any) -> None:
+        """Report that it trains, with these entries in its log."""
+        await self._report([self._record("log", message, {}) for message in messages], **facts)
+
+    def _record(self, kind: RecordKind, message: str, data: dict[str, Any]) -> Record:
+        self._recorded += 1
+        return Record(number=self._recorded, time=now(), kind=kind, message=message, data=data)
+
+    async def _report(self, records: list[Record], **facts: Any) -> None:
+        self._sequence += 1
         status = Status(
             session=self._session, peer=self._peer, run="run-1", sequence=self._sequence, updated_at=now(),
-            status="training", phase="training", digest=digest, records=[record], **facts,
+            status="training", phase="training", records=records, **facts,
         )  # fmt: skip
         await self._send(StatusMessage(run="run-1", seq=self._sequence, status=status))
+
+    async def hear(self) -> None:
+        """Take in what the coordinator says until the uplink is closed: who reads nothing is given nothing any more."""
+        assert self._socket is not None
+        async for _ in self._socket:
+            pass
 
     async def leave(self) -> None:
         """Close the uplink."""
@@ -288,8 +305,8 @@ class Page:
             await self.call("Input.dispatchMouseEvent", type=kind, **place)
 
     async def screenshot(self, path: Path) -> None:
-        """The whole page, beyond the window too, as PNG."""
-        image = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        """What the window shows, as PNG."""
+        image = await self.call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(image["data"]))
 
     def foreign_requests(self, own_url: str) -> list[str]:
