@@ -57,7 +57,7 @@ def views_of(stage: Stage) -> dict[str, tuple[str, str]]:
     return {
         "sessions": ("#/", "#list-items li"), "session": (f"#/s/{stage.session}", "#people tr:nth-child(3)"),
         "new": ("#/new", "#toml"), "models": ("#/models", "#models tr"), "model": ("#/models/tales", "#versions tr"),
-        "contributors": ("#/contributors", "#contributors tr"),
+        "contributors": ("#/contributors", "#contributors tr"), "link": ("link", "#code"),
     }  # fmt: skip
 
 
