@@ -69,7 +69,8 @@ def _insert(shared: Path, table: str, rows: list[dict[str, Any]]) -> None:
     names = ", ".join(rows[0])
     marks = ", ".join(f":{name}" for name in rows[0])
     with _database(shared) as connection:
-        connection.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+        # the coordinator may have written one of them itself: a point for the untrained model
+        connection.executemany(f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({marks})", rows)
 
 
 @contextlib.contextmanager
