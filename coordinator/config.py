@@ -13,6 +13,7 @@ from coordinator.auth.addresses import LOOPBACK, Network
 from cotrain.config import MAX_CONFIG_BYTES, explain_problem
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.identity.account import Account
+from cotrain.request import DEFAULT_PRIORITY, Priority
 from cotrain.sections import Section
 
 
@@ -86,6 +87,8 @@ class QueueSection(Section):
     """In all: the checkpointer keeps the outer state of each."""
     under_way_per_account: Count = 8
     """Of one account; `limits.on_loopback` says whether it holds where only this machine can reach the coordinator."""
+    highest_priority: Priority = DEFAULT_PRIORITY
+    """That an account may give a session, operators apart; it holds where `under_way_per_account` does."""
 
 
 class ServerSection(Section):

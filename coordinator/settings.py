@@ -14,6 +14,7 @@ from coordinator.scheduler import QueueLimits
 from cotrain.errors import ConfigError
 from cotrain.paths import SharedPaths
 from cotrain.process import python_command
+from cotrain.request import HIGHEST_PRIORITY
 
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 _PUBLIC_URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~/-]*)?", re.ASCII)
@@ -83,6 +84,11 @@ class Settings:
     def limits_enforced(self) -> bool:
         """Whether what one account may do is limited."""
         return self.config.limits.on_loopback or not self.only_this_machine
+
+    @property
+    def highest_priority(self) -> int:
+        """Up to which whoever is no operator may ask for a session to come before others."""
+        return self.config.queue.highest_priority if self.limits_enforced else HIGHEST_PRIORITY
 
     @property
     def queue_limits(self) -> QueueLimits:

@@ -51,7 +51,8 @@ from cotrain.sections import (
 )
 
 DEFAULT_PRIORITY = 5
-Priority = Annotated[int, Field(ge=0, le=9)]
+HIGHEST_PRIORITY = 9
+Priority = Annotated[int, Field(ge=0, le=HIGHEST_PRIORITY)]
 Visibility = Literal["public", "private"]
 
 

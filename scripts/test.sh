@@ -5,10 +5,13 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export OMP_NUM_THREADS=1
 
-computing=(tests/unit tests/integration/test_coordinator_*.py tests/integration/test_openapi_*.py)
+computing=(
+    tests/unit tests/integration/test_coordinator_*.py tests/integration/test_openapi_*.py
+    tests/integration/test_{train_pairs,training_settings,parallel,local_run}.py
+)
 log=$(mktemp)
 # a session of its own, with the niceness of the whole session: else each session gets an equal share
-setsid --wait bash -c '{ echo 19 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 19 "$@"' - \
+setsid --wait bash -c '{ echo 10 >/proc/self/autogroup; } 2>/dev/null; exec nice -n 10 "$@"' - \
     .venv/bin/python -m pytest -m "not long" "$@" "${computing[@]}" >"$log" 2>&1 &
 half=$!
 trap 'kill "$half" 2>/dev/null; rm -f "$log"' EXIT

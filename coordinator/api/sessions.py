@@ -35,7 +35,7 @@ from coordinator.api.requests import (
 )
 from coordinator.api.seen import hidden_folders
 from coordinator.api.shared import shared, shared_by_reader
-from coordinator.auth.permissions import Act, Caller, require
+from coordinator.auth.permissions import Act, Caller, require, require_priority
 from coordinator.catalog_entries import with_sources
 from coordinator.context import COORDINATOR
 from coordinator.invitations import visible_to
@@ -92,6 +92,7 @@ async def create_session(request: web.Request) -> web.Response:
     require("open", caller)
     wanted = parse_model(await read_body(request), SessionRequest)
     coordinator, account = request.app[COORDINATOR], caller.account or ""
+    require_priority(wanted.schedule.priority, caller, highest=coordinator.settings.highest_priority)
     around = await _surroundings(request, wanted)
     expected = outlook(wanted, around)
     create = partial(coordinator.sessions.create, with_sources(wanted, around.catalog, around.shared), account)

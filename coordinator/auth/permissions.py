@@ -98,3 +98,12 @@ def require(act: Act, caller: Caller, *, owner: str = "", participant: str = "")
     if caller.account is None:
         raise NotAuthorizedError(message, field="Authorization", hint="sign in with your wallet", details=details)
     raise ForbiddenError(message, hint="sign in with another wallet", details=details)
+
+
+def require_priority(priority: int, caller: Caller, *, highest: int) -> None:
+    """Raises ForbiddenError where others would have to wait for somebody who is no operator."""
+    if priority > highest and not caller.operator:
+        raise ForbiddenError(
+            f"only {_WHO['operator']} may open a session with a priority above {highest}, not {priority}",
+            field="schedule.priority", hint=f"ask for {highest} or less, or ask an operator",
+        )  # fmt: skip

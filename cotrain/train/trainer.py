@@ -100,6 +100,7 @@ class Trainer:
         self._compute_s, self._started, self._before = 0.0, 0.0, Counters()
         self._bytes = [0, 0]
         self._waited_s = 0.0
+        self._waiting_since: float | None = None
 
     @property
     def state(self) -> OuterState:
@@ -215,8 +216,9 @@ class Trainer:
 
     def _advance_round(self, wait_s: float) -> bool:
         """Begin, follow or finish a round; waits at most `wait_s` seconds. True if one was closed."""
-        waiting_since, closed = time.monotonic(), None
+        closed = None
         if wait_s > 0:
+            self._waiting_since = self._waiting_since or time.monotonic()
             self._reporter.idle(f"{'the others to close' if self._begun is None else 'the average of'} round "
                                 f"{self._state.round + 1}")  # fmt: skip
         try:
@@ -227,18 +229,23 @@ class Trainer:
                 closed = self._sync.poll_round(wait_s)
         except RoundNotClosed as error:
             self._begun = None
-            self._reporter.wait("")
+            self._end_wait()
             self._reporter.record("log", f"round {self._state.round + 1} not closed: {error}", level="warning")
         except StateOutdated as error:
+            self._end_wait()
             self._resync(str(error))
-        if wait_s > 0:
-            self._waited_s += time.monotonic() - waiting_since
         if closed is not None:
             self._close_round(closed)
         return closed is not None
 
-    def _begin_round(self) -> None:
+    def _end_wait(self) -> None:
         self._reporter.wait("")
+        if self._waiting_since:
+            self._waited_s += time.monotonic() - self._waiting_since
+        self._waiting_since = None
+
+    def _begin_round(self) -> None:
+        self._end_wait()
         local = self._weights.take()
         self._begun = _Begun(local, self._work(), self._count.steps)
         self._sync.begin_round(self._state, local, self._begun.work)
@@ -247,7 +254,7 @@ class Trainer:
         begun, self._begun, arrived = self._begun, None, time.monotonic()
         assert begun is not None
         due = self._outer.due(self._state)
-        self._reporter.wait("")
+        self._end_wait()
         newer = self._outer.step(self._state, self._sync.average(), closed.totals, out=self._sync.next_buffers())
         self._state, digest = self._sync.publish(newer)
         self._move_base(begun.parameters, due)

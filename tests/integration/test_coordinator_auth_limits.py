@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from coordinator.config import CoordinatorConfig, LimitsSection, ServerSection
+from coordinator.config import CoordinatorConfig, LimitsSection, QueueSection, ServerSection, SignInSection
 from coordinator.models import AccountRow
 from coordinator.settings import Settings
 from cotrain.identity.ethereum import EthereumSigner
@@ -114,6 +114,24 @@ async def test_open_sessions_are_limited_by_account_until_one_ends(tmp_path: Pat
             await create_session(client)
         await post_json(client, f"{SESSIONS}/{first}/cancel")
         await create_session(client)
+
+
+async def test_only_an_operator_goes_before_the_others(tmp_path: Path) -> None:
+    operator = f"eip155:1:{STRANGER.address}"
+    config = CoordinatorConfig(
+        queue=QueueSection(highest_priority=6), sign_in=SignInSection(operators=(operator,))
+    )  # fmt: skip
+    async with coordinator_client(settings_for(tmp_path, config=config)) as client:
+        await create_session(client, schedule={"priority": 6})
+        async with client.post(SESSIONS, json={"name": "x", "schedule": {"priority": 7}}) as response:
+            problem = await response.json(content_type=None)
+            assert (response.status, problem["code"], problem["field"]) == (403, "forbidden", "schedule.priority")
+            assert "above 6" in problem["detail"]
+        with acting_as(client, await sign_in(client, STRANGER)):
+            await create_session(client, schedule={"priority": 9})
+    assert settings_for(tmp_path, config=config).highest_priority == 6
+    alone = dataclasses.replace(settings_for(tmp_path, config=config), public_url="http://127.0.0.1:8000")
+    assert alone.highest_priority == 9
 
 
 async def test_limits_hold_on_loopback_only_where_they_are_asked_for(tmp_path: Path) -> None:

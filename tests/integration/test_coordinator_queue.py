@@ -49,7 +49,7 @@ GIANT = {"model": {"type": "llama3", "size": "70B"}}
 async def narrow(request: pytest.FixtureRequest, tmp_path: Path, database_url: str) -> AsyncIterator[Client]:
     """A coordinator with room for as many sessions as the test's parameter says: in all, of one account."""
     in_all, of_one = getattr(request, "param", (64, 64))
-    queue = QueueSection(under_way=in_all, under_way_per_account=of_one)
+    queue = QueueSection(under_way=in_all, under_way_per_account=of_one, highest_priority=9)
     settings = settings_for(tmp_path, database_url=database_url, config=CoordinatorConfig(queue=queue))
     async with coordinator_client(settings) as client:
         yield client
