@@ -134,7 +134,7 @@ function Form({ facts, catalogs }) {
     try {
       await open(values, startsAtOnce);
     } catch (error) {
-      if (error.problem?.status === 422) setRefused(problemsByField(error.problem));
+      if (error.problem?.errors || error.problem?.field) setRefused(problemsByField(error.problem));
       showProblem(error);
       setBusy(false);
     }
