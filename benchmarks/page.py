@@ -27,7 +27,7 @@ from pathlib import Path
 import psutil
 
 from tests.e2e.page_database import add_points
-from tests.e2e.page_fixtures import DevTools, Page, Volunteer, browser, coordinator_process, eventually, new_page
+from tests.e2e.page_fixtures import DevTools, Page, Volunteer, browser, coordinator_process, new_page
 from tests.e2e.page_stage import SMALL, Stage, staged
 
 SESSIONS = 20
@@ -99,12 +99,7 @@ async def _open_session(folder: Path, names: tuple[str, ...]) -> AsyncIterator[t
     async with coordinator_process(shared) as url, browser(folder / "profile") as tools:
         page = await new_page(tools)
         async with staged(url, page) as stage:
-            await stage.api.post(f"/sessions/{stage.session}/start")
-
-            async def is_open() -> bool:
-                return await stage.status() == "waiting"
-
-            await eventually(is_open, "the session is open")
+            await stage.open_to_nodes()
             add_points(shared, stage.session, range(POINTS))
             volunteers = [Volunteer(stage.http, url, stage.session, folder / f"{name}.key") for name in names]
             for name, volunteer in zip(names, volunteers, strict=True):

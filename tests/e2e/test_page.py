@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from tests.e2e.page_database import copy_participant
-from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process, eventually
+from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process
 from tests.e2e.page_stage import NAME, Stage, page, stage, staged, tools, url
 from tests.e2e.wallet_fixtures import sign_in
 
@@ -126,12 +126,7 @@ async def test_a_page_outlives_its_coordinator(tmp_path: Path, page: Page) -> No
 async def test_participants_of_several_pages_are_shown(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.api.post(f"/sessions/{stage.session}/start")
-
-        async def is_open() -> bool:
-            return await stage.status() == "waiting"
-
-        await eventually(is_open, "the session is open")
+        await stage.open_to_nodes()
         await Volunteer(stage.http, url, stage.session, tmp_path / "key").join("first")
         copy_participant(shared, 2100)
         await stage.open_session()

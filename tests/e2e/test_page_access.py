@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest_asyncio
 
 from cotrain.process import child_environment
 from tests.e2e.page_database import add_credit, add_model, add_points
-from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
+from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, Volunteer, coordinator_process, new_page
 from tests.e2e.page_stage import Stage, page, staged, tools
 
 __all__ = ["page", "tools"]
@@ -30,26 +31,42 @@ pytestmark = [
 ]
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def stage(page: Page, tmp_path: Path) -> AsyncIterator[Stage]:
+@dataclass(frozen=True)
+class Furnished:
     """A session with a curve, participants that agree and one that does not, a log, and a model."""
-    shared = tmp_path / "shared"
-    async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.api.post(f"/sessions/{stage.session}/start")
 
-        async def is_open() -> bool:
-            return await stage.status() == "waiting"
+    stage: Stage
+    volunteers: list[tuple[Volunteer, str]]
+    """Each with the digest that it holds."""
 
-        await eventually(is_open, "the session is open")
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def furnished(tools: DevTools, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Furnished]:
+    """One for all tests: they only look."""
+    folder = tmp_path_factory.mktemp("furnished")
+    shared = folder / "shared"
+    async with coordinator_process(shared) as url, staged(url, await new_page(tools)) as stage:
+        await stage.open_to_nodes()
         add_points(shared, stage.session, range(13))
         add_model(shared, "tales", str(stage.owner.account), [stage.session])
+        volunteers = []
         for name, digest in {"Ada": "a" * 64, "Ben": "a" * 64, "Cem": "b" * 64}.items():
-            volunteer = Volunteer(stage.http, url, stage.session, tmp_path / f"{name}.key")
-            await volunteer.join(name)
-            for number in (11, 12):
-                await volunteer.end_round(number, digest, loss=2.5, tokens_per_second=1234.0, device="cpu", step=56)
+            volunteers.append((Volunteer(stage.http, url, stage.session, folder / f"{name}.key"), digest))
+            await volunteers[-1][0].join(name)
         add_credit(shared, stage.session, samples=32)
-        yield stage
+        hearing = [asyncio.create_task(volunteer.hear()) for volunteer, _ in volunteers]
+        yield Furnished(stage, volunteers)
+        for task in hearing:
+            task.cancel()
+        await asyncio.gather(*hearing, return_exceptions=True)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def stage(furnished: Furnished, page: Page) -> Stage:
+    """The session in an empty tab, its participants online."""
+    for volunteer, digest in furnished.volunteers:
+        await volunteer.end_round(12, digest, loss=2.5, tokens_per_second=1234.0, device="cpu", step=56)
+    return replace(furnished.stage, page=page)
 
 
 def views_of(stage: Stage) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.page_database import add_points
 from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
-from tests.e2e.page_stage import Stage, page, staged, tools
+from tests.e2e.page_stage import page, staged, tools
 
 __all__ = ["page", "tools"]
 
@@ -22,15 +22,6 @@ pytestmark = [
 TABLE = "[...document.querySelectorAll('#points tr')].map((row) => Number(row.cells[0].textContent))"
 LOG = "[...document.querySelectorAll('#log .message')].map((one) => one.textContent)"
 WINDOW = "document.querySelector('#loss-chart').getAttribute('data-window')"
-
-
-async def start(stage: Stage) -> None:
-    await stage.api.post(f"/sessions/{stage.session}/start")
-
-    async def is_open() -> bool:
-        return await stage.status() == "waiting"
-
-    await eventually(is_open, "the session is open")
 
 
 async def open_table(page: Page) -> None:
@@ -47,7 +38,7 @@ async def rounds_shown(page: Page) -> list[int]:
 async def test_a_curve_grows_by_each_point_once_and_keeps_its_window(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await start(stage)
+        await stage.open_to_nodes()
         add_points(shared, stage.session, range(21))
         volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
         await volunteer.join("Ada")
@@ -99,7 +90,7 @@ async def test_the_curve_is_drawn_as_it_is_asked_for(page: Page, tmp_path: Path)
 async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await start(stage)
+        await stage.open_to_nodes()
         add_points(shared, stage.session, range(11))
         volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
         await volunteer.join("Ada")
@@ -139,7 +130,7 @@ async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(p
 
 async def test_the_log_is_searched_and_says_who_said_what(page: Page, tmp_path: Path) -> None:
     async with coordinator_process(tmp_path / "shared") as url, staged(url, page) as stage:
-        await start(stage)
+        await stage.open_to_nodes()
         volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
         await volunteer.join("Ada")
         for number in (1, 2):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.page_database import add_credit, add_model, add_points
-from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
+from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process
 from tests.e2e.page_stage import NAME, SMALL, Stage, page, stage, staged, tools, url
 
 __all__ = ["page", "stage", "tools", "url"]
@@ -45,14 +45,9 @@ async def test_a_session_is_found_by_state_and_by_words(page: Page, tmp_path: Pa
 async def test_the_list_draws_the_loss_of_a_session(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.api.post(f"/sessions/{stage.session}/start")
+        await stage.open_to_nodes()
         add_points(shared, stage.session, range(9))
         volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
-
-        async def is_open() -> bool:
-            return await stage.status() == "waiting"
-
-        await eventually(is_open, "the session is open")
         await volunteer.join("Ada")
         await volunteer.end_round(9, "a" * 64, loss=2.0)
         await page.open(url)
@@ -128,12 +123,7 @@ async def test_versions_of_models_are_compared(page: Page, tmp_path: Path) -> No
 async def test_who_took_part_is_listed_with_what_was_given(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.api.post(f"/sessions/{stage.session}/start")
-
-        async def is_open() -> bool:
-            return await stage.status() == "waiting"
-
-        await eventually(is_open, "the session is open")
+        await stage.open_to_nodes()
         await Volunteer(stage.http, url, stage.session, tmp_path / "ada.key").join("Ada")
         add_credit(shared, stage.session, samples=32)
         await page.open(f"{url}/#/contributors")
