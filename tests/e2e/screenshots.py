@@ -62,9 +62,9 @@ async def _save(system: System, session: str) -> None:
     job = await asyncio.to_thread(system.post, f"/api/v1/sessions/{session}/save")
 
     async def done() -> bool:
-        state: str = (await asyncio.to_thread(system.get, f"/api/v1/jobs/{job['id']}"))["state"]
-        assert state != "failed", "the version could not be saved"
-        return state == "completed"
+        status: str = (await asyncio.to_thread(system.get, f"/api/v1/jobs/{job['id']}"))["status"]
+        assert status != "failed", "the version could not be saved"
+        return status == "completed"
 
     await eventually(done, "the version is saved", limit_s=LIMIT_S)
 
