@@ -84,6 +84,12 @@ async def test_the_curve_is_drawn_as_it_is_asked_for(page: Page, tmp_path: Path)
         await stage.open_session()
         await page.until("document.querySelector('#smoothing')?.value === '0.9'")
         assert await page.evaluate("document.querySelector('#scale').value") == "log"
+
+        # leaving takes the charts down, and looking at another width then finds none
+        await page.open(f"{url}/#/models")
+        await page.until_text("#models-title", "Models")
+        await page.set_width(1000)
+        await page.until("innerWidth === 1000")
         assert page.alarms == []
 
 

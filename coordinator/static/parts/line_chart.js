@@ -6,7 +6,7 @@ import uPlot from "../vendor/uplot/uplot.js";
 import { t } from "../client/i18n.js";
 import { colourOf, themeChanges } from "../client/theme.js";
 import { nearestIndex, select, shown, zoom } from "../logic/zoom.js";
-import { html, useEffect, useRef, useState } from "./html.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 
 const FONT = "12px system-ui, sans-serif";
 
@@ -61,7 +61,8 @@ function usePlot(box, { columns, window, cursor, form, ...look }, on) {
     if (place !== null) plot.current.setCursor({ left: plot.current.valToPos(place, "x"), top: 0 }, false);
     isOwnDoing.current = false;
   };
-  useEffect(() => {
+  // with the layout: it must end before its element is gone, and only such effects do
+  useLayoutEffect(() => {
     const size = () => [Math.max(box.current.clientWidth, 80), Math.max(box.current.clientHeight, 80)];
     const calls = {
       onCursor: (x) => { if (!isOwnDoing.current) latest.current.on.onCursor(x); },
