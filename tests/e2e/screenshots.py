@@ -28,13 +28,15 @@ VERSIONS = "{model}%3A1%2C{model}%3A2"
 VIEWS = {
     "sessions": ("#/", "document.querySelector('#list-items .spark path') !== null"),
     "session": ("#/s/{session}", "document.querySelector('#rate-chart canvas') !== null"),
+    "participants": ("#/s/{session}", "document.querySelectorAll('#people tr').length === 3"),
     "new": ("#/new", FORM),
     "models": ("#/models", "document.querySelector('#models tr') !== null"),
     "model": ("#/models/{model}", "document.querySelector('#versions tr') !== null"),
-    "compare": (f"#/models/compare/{VERSIONS}", "document.querySelector('#compare-chart canvas') !== null"),
+    "compare": (f"#/models/compare/{VERSIONS}", "document.querySelectorAll('.legend .key').length === 2"),
     "contributors": ("#/contributors", "document.querySelector('#contributors tr') !== null"),
     "link": ("link", "document.querySelector('#code') !== null"),
 }
+SCROLLED_TO = {"participants": "people-title"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ async def _take(page: Page, system: System, names: dict[str, str], folder: Path)
             await page.open("about:blank")
             await page.open(f"{system.url}/{address.format(**names)}")
             await page.until(is_there)
+            await page.evaluate(f"document.querySelector('#{SCROLLED_TO.get(view, 'app')}').scrollIntoView()")
             path = folder / f"{view}-{look.name}.png"
             await page.screenshot(path)
             size = path.stat().st_size

@@ -1,7 +1,7 @@
 // The form of a new session, comparisons and contributions: what is made of what people choose and of what the API answers.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { overlay, referenceOf, toggled } from "../../coordinator/static/logic/overlay.js";
+import { curveOf, overlay, referenceOf, toggled } from "../../coordinator/static/logic/overlay.js";
 import { FIELDS, fieldFacts, problemsByField, requestOf, tomlKey, tomlValues } from "../../coordinator/static/logic/request_form.js";
 
 test("what was left empty is not sent; numbers and flags are sent as such", () => {
@@ -57,6 +57,12 @@ test("curves of different lengths share one axis", () => {
     [{ samples: 10, validationLoss: 3 }, { samples: 30, validationLoss: 2 }], [{ samples: 20, validationLoss: 4 }, { samples: 30 }],
   ], "validationLoss");
   assert.deepEqual(columns, [[10, 20, 30], [3, null, 2], [null, 4, null]]);
+});
+
+test("a version that was saved in the middle has the curve up to there", () => {
+  const points = [{ round: 0 }, { round: 4 }, { round: 8 }];
+  assert.deepEqual(curveOf({ round: 4 }, points), [{ round: 0 }, { round: 4 }]);
+  assert.deepEqual(curveOf({ round: null }, points), points);
 });
 
 test("versions are chosen and named as the API names them", () => {

@@ -13,6 +13,9 @@ export function overlay(curves, field) {
   return [places, ...series];
 }
 
+/** Of its session's points those that led to a version: one that was saved in the middle knows nothing of later rounds. */
+export const curveOf = ({ round }, points) => (round === null ? points : points.filter((point) => point.round <= round));
+
 /** `model:version` of a version, as it is named in a comparison. */
 export const referenceOf = ({ model, version }) => `${model}:${version}`;
 

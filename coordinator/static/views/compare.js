@@ -3,7 +3,7 @@ import { AwayError, getJson } from "../client/api.js";
 import { format, languageStore, messageOf, t } from "../client/i18n.js";
 import { showProblem } from "../client/problem.js";
 import { isDrawable } from "../logic/curve.js";
-import { MOST_CURVES, overlay, referenceOf } from "../logic/overlay.js";
+import { MOST_CURVES, curveOf, overlay, referenceOf } from "../logic/overlay.js";
 import { modelAddress } from "../logic/route.js";
 import { LineChart } from "../parts/line_chart.js";
 import { useLoaded, useTitle } from "../parts/hooks.js";
@@ -19,7 +19,7 @@ function useCurves(versions) {
     let isWanted = true;
     for (const version of versions.filter(({ sessionId }) => sessionId).slice(0, MOST_CURVES)) {
       getJson(`/api/v1/sessions/${encodeURIComponent(version.sessionId)}/metrics`).then(
-        ({ items }) => { if (isWanted) setCurves((known) => new Map(known).set(referenceOf(version), items)); },
+        ({ items }) => { if (isWanted) setCurves((known) => new Map(known).set(referenceOf(version), curveOf(version, items))); },
         // a session that was deleted has no curve any more
         (error) => { if (isWanted && error.status !== 404 && !(error instanceof AwayError)) showProblem(error); },
       );
