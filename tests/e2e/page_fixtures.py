@@ -27,6 +27,7 @@ CHROMIUM = shutil.which("chromium")
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT_S = 30.0
 
+_START_LIMIT_S = 90.0
 _POLL_S = 0.02
 _GRACE_S = 10.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -63,7 +64,7 @@ async def coordinator_process(shared: Path, *, port: int = 0) -> AsyncIterator[s
         )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
+        line = await asyncio.wait_for(process.stdout.readline(), _START_LIMIT_S)
         assert line, f"the coordinator ended before it was ready: see {log.name}"
         yield json.loads(line)["url"]
     finally:
