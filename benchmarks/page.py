@@ -5,10 +5,10 @@
 
 Both run a coordinator and headless Chromium on this machine (Debian's `chromium`). `paint` opens two views with an
 empty cache, again and again: the list of 20 sessions, and a session with 2,000 points and three participants. Useful is
-the first frame with the first item of the list, or with the curve. `memory` watches a session while a participant
-reports: log records, and the progress that follows from them. After each collection of garbage it notes the heap of
-JavaScript, the elements of the page, and the memory that the tab's process shares with no other; the slopes leave the
-first tenth out, in which the page fills the logs that it keeps.
+the first frame with the first item of the list, with the session's name, state and progress, or with its curve.
+`memory` watches a session while a participant reports: log records, and the progress that follows from them. After each
+collection of garbage it notes the heap of JavaScript, the elements of the page, and the memory that the tab's process
+shares with no other; the slopes leave the first tenth out, in which the page fills the logs that it keeps.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ async def _paint(tools: DevTools, address: str, selector: str) -> tuple[float, f
 
 
 async def paint(folder: Path, samples: int) -> list[Paint]:
-    """Both views, each `samples` times."""
+    """All three, each `samples` times."""
     found = []
     async with _open_session(folder, ("Ada", "Ben", "Cem")) as (stage, volunteers, tools):
         for volunteer in volunteers:
@@ -138,7 +138,8 @@ async def paint(folder: Path, samples: int) -> list[Paint]:
             await stage.api.post(f"/sessions/{created['id']}/cancel")
         views = {
             "sessions": (f"{stage.api.url}/", "#list-items li"),
-            "session": (f"{stage.api.url}/#/s/{stage.session}", "#loss-chart canvas"),
+            "session": (f"{stage.api.url}/#/s/{stage.session}", "#name"),
+            "curve": (f"{stage.api.url}/#/s/{stage.session}", "#loss-chart canvas"),
         }
         for view, (address, selector) in views.items():
             times = [await _paint(tools, address, selector) for _ in range(samples)]
