@@ -91,7 +91,8 @@ def test_a_page_names_every_module_that_it_will_need(path: Path, entry: str) -> 
 @pytest.mark.parametrize(("path", "entry"), PAGES.items(), ids=PAGES.values())
 def test_every_element_that_a_script_looks_for_is_on_the_page(path: Path, entry: str) -> None:
     """All others are made by the scripts themselves."""
-    own = [script for script in SCRIPTS if script.resolve() in reached_from(entry)]
+    reached = reached_from(entry)
+    own = [script for script in SCRIPTS if script.resolve() in reached]
     used = {name for script in own for name in re.findall(r'getElementById\("([^"]+)"\)', script.read_text())}
     assert used
     assert used <= set(re.findall(r'\bid="([^"]+)"', path.read_text()))
