@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm bench-coordinator format clean
+.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm bench-coordinator bench-page screenshots format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -47,6 +47,13 @@ bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs r
 
 bench-coordinator: install-dev  ## the coordinator under load, beside a bare aiohttp server (ten minutes; two cores)
 	$(CPU) .venv/bin/python -m benchmarks.coordinator all
+
+bench-page: install-dev  ## the page: first useful paint, and memory while events come in (12 minutes; chromium)
+	$(CPU) .venv/bin/python -m benchmarks.page paint
+	$(CPU) .venv/bin/python -m benchmarks.page memory
+
+screenshots: install-dev  ## docs/img: pictures of the page, of a session that really trains (chromium)
+	$(CPU) .venv/bin/python -m tests.e2e.screenshots
 
 format: install-dev  ## put the code into its form
 	.venv/bin/ruff check --fix .

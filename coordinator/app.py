@@ -17,6 +17,7 @@ from coordinator.api import (
     assets,
     auth,
     catalog,
+    contributors,
     events,
     invitations,
     jobs,
@@ -66,8 +67,8 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, links, sessions, assets, catalog, models, jobs, trained, participants, invitations, uplink, events,
-        monitoring, pages,
+        auth, links, sessions, assets, catalog, models, jobs, trained, participants, contributors, invitations, uplink,
+        events, monitoring, pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)

@@ -174,7 +174,7 @@ class Ingest:
                 session_id=status.session, round=number, time=record.time,
                 samples=_integer(record, "samples", status.samples_committed),
                 loss=mean(s.loss for s in participants), tokens_per_second=total_speed(participants),
-                validation_loss=None,
+                learning_rate=mean(s.learning_rate for s in participants), validation_loss=None,
             )  # fmt: skip
             transaction.rows.add(point)
         if record.kind == "evaluation":

@@ -92,6 +92,8 @@ class ParticipantRow(Base):
     status: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     created_at: Mapped[float]
     last_seen_at: Mapped[float | None] = mapped_column(default=None)
+    last_sync_at: Mapped[float | None] = mapped_column(default=None)
+    """When it last took an outer step, as it says itself."""
 
 
 class InvitationRow(Base):
@@ -176,6 +178,7 @@ class MetricRow(Base):
     loss: Mapped[float | None]
     validation_loss: Mapped[float | None]
     tokens_per_second: Mapped[float | None]
+    learning_rate: Mapped[float | None] = mapped_column(default=None)
 
 
 class ContributionRow(Base):

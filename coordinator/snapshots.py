@@ -67,6 +67,8 @@ class _Member:
     peer_id: str
     name: str
     state: str
+    created_at: float
+    synced_at: float | None
     status: Status | None = None
     seen_at: float = 0.0
 
@@ -95,8 +97,10 @@ def _load(connection: Connection, group: Sequence[Brought]) -> _Rows:
         select(SessionRow.id, SessionRow.state).where(SessionRow.id.in_({one.session for one in group}))
     )
     members = connection.execute(
-        select(ParticipantRow.id, ParticipantRow.peer_id, ParticipantRow.name, ParticipantRow.state)
-        .where(ParticipantRow.id.in_({one.participant for one in group}))
+        select(
+            ParticipantRow.id, ParticipantRow.peer_id, ParticipantRow.name, ParticipantRow.state,
+            ParticipantRow.created_at, ParticipantRow.last_sync_at,
+        ).where(ParticipantRow.id.in_({one.participant for one in group}))
     )  # fmt: skip
     wanted = {one.key(message) for one in group for message in one.messages}
     runs = connection.execute(
@@ -105,7 +109,7 @@ def _load(connection: Connection, group: Sequence[Brought]) -> _Rows:
     )  # fmt: skip
     return _Rows(
         dict(sessions.all()),
-        {id_: _Member(peer_id, name, state) for id_, peer_id, name, state in members},
+        {row.id: _Member(row.peer_id, row.name, row.state, row.created_at, row.last_sync_at) for row in members},
         {(session, source, run): _Run(seq, record, stored=True) for session, source, run, seq, record in runs},
     )
 
@@ -124,7 +128,7 @@ def _apply(appender: Appender, rows: _Rows, one: Brought) -> Applied:
         acknowledged[message.run] = run.applied_seq
     member = rows.members.get(one.participant)
     if newest is not None and member is not None:
-        _note_newest(appender, one, member, newest)
+        _note_newest(appender, one, member, newest, records)
     return Applied(rows.sessions[one.session], acknowledged, newest, records)
 
 
@@ -136,8 +140,13 @@ def _add_records(appender: Appender, one: Brought, message: StatusMessage, run: 
     return fresh
 
 
-def _note_newest(appender: Appender, one: Brought, member: _Member, status: Status) -> None:
+def _note_newest(
+    appender: Appender, one: Brought, member: _Member, status: Status, fresh: Sequence[Record]
+) -> None:  # fmt: skip
     member.status, member.seen_at = status, now()
+    if rounds := [record.time for record in fresh if record.kind == "round"]:
+        # within bounds: its clock may be wrong
+        member.synced_at = min(max(rounds[-1], member.created_at), member.seen_at)
     state = participant_state(status, member.seen_at, connected=True, clock=member.seen_at)
     if state != member.state:
         member.state = state
@@ -168,7 +177,7 @@ def _write_runs(connection: Connection, runs: dict[RunKey, _Run]) -> None:
 def _write_members(connection: Connection, members: dict[str, _Member]) -> None:
     table = table_of(ParticipantRow)
     changed = [
-        {"of": id_, "state": member.state, "last_seen_at": member.seen_at,
+        {"of": id_, "state": member.state, "last_seen_at": member.seen_at, "last_sync_at": member.synced_at,
          "status": member.status.model_dump(by_alias=True, exclude={"records"})}
         for id_, member in members.items() if member.status is not None
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from coordinator.scheduler import Reason, WaitCode
 from cotrain.catalog import DatasetEntry, ModelEntry
 from cotrain.estimate import Estimate
 from cotrain.protocol import Hardware
+from cotrain.reachability import Connection, connection_of
 from cotrain.request import DEFAULT_PRIORITY, CamelModel, Visibility
 from cotrain.sections import ModelType, Normalization, TaskName
 from cotrain.status import Phase, State, Status
@@ -231,6 +232,8 @@ class MetricView(CamelModel):
     loss: float | None
     validation_loss: float | None
     tokens_per_second: float | None
+    learning_rate: float | None
+    """Of the inner optimizers, their mean; None for rounds of before it was kept."""
 
 
 class PeerView(CamelModel):
@@ -278,6 +281,10 @@ class ParticipantView(PeerView):
     credit: CreditView
     created_at: str
     last_seen_at: str | None
+    last_sync_at: str | None
+    """When it last took an outer step, as it says itself."""
+    connection: Connection | None
+    """How other peers connect to it; None: it has not said yet."""
 
 
 class ParticipantsPage(Page[ParticipantView]):
@@ -366,6 +373,8 @@ def participant_view(row: ParticipantRow, credit: Credit, *, connected: bool, cl
         state=participant_state(status, row.last_seen_at, connected=connected, clock=clock),
         credit=CreditView(samples=credit.samples, rounds=credit.rounds), created_at=iso_time(row.created_at),
         last_seen_at=None if row.last_seen_at is None else iso_time(row.last_seen_at),
+        last_sync_at=None if row.last_sync_at is None else iso_time(row.last_sync_at),
+        connection=None if status is None else connection_of(row.role, status.addresses),
         **peer_view(status).model_dump(),
     )  # fmt: skip
 

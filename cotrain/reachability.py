@@ -111,6 +111,15 @@ def role_for(connection: Connection) -> Role:
     return "contribute" if connection == "outgoing" else "reduce"
 
 
+def connection_of(role: Role, addresses: Sequence[str]) -> Connection | None:
+    """How others connect to a peer of this role that is reached at these libp2p addresses; None if it has told none."""
+    if role == role_for("outgoing"):
+        return "outgoing"
+    if not addresses:
+        return None
+    return "relayed" if any(map(is_circuit, addresses)) else "direct"
+
+
 def advice(connection: Connection, *, port: int, seen_from: Sequence[str]) -> str:
     """What it costs the volunteer, and what to do; empty for a peer that is reached directly."""
     if connection == "direct":

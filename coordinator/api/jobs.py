@@ -5,19 +5,20 @@ from __future__ import annotations
 from functools import partial
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from coordinator.api.callers import caller_of
-from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, Answer, Parameter, operation
+from coordinator.api.operations import CURSOR, IDEMPOTENCY_KEY, LIMIT, Answer, operation
 from coordinator.api.repeats import once
 from coordinator.api.requests import (
     POSITION,
+    SESSION_PARAMETER,
     encode_cursor,
     json_answer,
     page_limit,
     parse_model,
     read_body,
     read_cursor,
+    session_parameter,
 )
 from coordinator.api.seen import versions_seen
 from coordinator.api.sessions import require_of_session
@@ -25,14 +26,10 @@ from coordinator.auth.permissions import require
 from coordinator.context import COORDINATOR
 from coordinator.jobs import EvaluationRequest, JobView
 from coordinator.views import Page
-from cotrain.errors import InvalidRequestError
-from cotrain.sections import SessionId
 
 routes = web.RouteTableDef()
 
 _ACCEPTED = {202: Answer("taken up", JobView, headers={"Location": "of the job"})}
-_SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
-_SESSION = Parameter("session", _SESSION_ID.json_schema(), "only the jobs that save this session")
 
 
 @routes.post("/api/v1/sessions/{id}/save")
@@ -67,7 +64,7 @@ async def evaluate_model(request: web.Request) -> web.Response:
 @routes.get("/api/v1/jobs")
 @operation(
     "jobs", who="account", answers={200: Answer("a page", Page[JobView])}, errors=(403,),
-    parameters=(_SESSION, LIMIT, CURSOR),
+    parameters=(SESSION_PARAMETER, LIMIT, CURSOR),
 )  # fmt: skip
 async def list_jobs(request: web.Request) -> web.Response:
     """The jobs that the caller has asked for, and those of its sessions, newest first."""
@@ -75,7 +72,7 @@ async def list_jobs(request: web.Request) -> web.Response:
     require("evaluate", caller)
     before, jobs = read_cursor(request, POSITION), request.app[COORDINATOR].jobs
     items, following = await jobs.newest_first(
-        caller.account or "", _session_parameter(request), before, page_limit(request)
+        caller.account or "", session_parameter(request), before, page_limit(request)
     )
     return json_answer(Page[JobView](items=items, next_cursor=encode_cursor(following)))
 
@@ -87,18 +84,6 @@ async def get_job(request: web.Request) -> web.Response:
     caller = await caller_of(request)
     require("evaluate", caller)
     return json_answer(await request.app[COORDINATOR].jobs.get(request.match_info["job"], caller.account or ""))
-
-
-def _session_parameter(request: web.Request) -> str | None:
-    """Raises InvalidRequestError."""
-    if "session" not in request.query:
-        return None
-    try:
-        return _SESSION_ID.validate_python(request.query["session"])
-    except ValidationError as error:
-        raise InvalidRequestError(
-            "is not the id of a session", field="session", hint="GET /api/v1/sessions lists them"
-        ) from error
 
 
 def _accepted(view: JobView) -> web.Response:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from aiohttp import hdrs, web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from coordinator.api.operations import Parameter
 from coordinator.joinable import check_protocol
 from coordinator.problem import UnsupportedMediaTypeError, invalid_input
 from cotrain.errors import InvalidRequestError
@@ -24,6 +25,8 @@ MAX_PAGE = 200
 _DEFAULT_PAGE = 50
 POSITION: TypeAdapter[tuple[float, str]] = TypeAdapter(tuple[float, SessionId])
 """Where a page begins: creation time and id of the last one seen. All ids have this form."""
+_SESSION_ID: TypeAdapter[str] = TypeAdapter(SessionId)
+SESSION_PARAMETER = Parameter("session", _SESSION_ID.json_schema(), "only what belongs to this session")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -72,6 +75,18 @@ def parse_integer(text: str, name: str, *, low: int = 0, high: int = LARGEST_INT
             "not a whole number in the allowed range", field=name, hint=f"allowed: {low} to {high}"
         )
     return int(text)
+
+
+def session_parameter(request: web.Request) -> str | None:
+    """The `session` of a list, None where it is not given. Raises InvalidRequestError."""
+    if "session" not in request.query:
+        return None
+    try:
+        return _SESSION_ID.validate_python(request.query["session"])
+    except ValidationError as error:
+        raise InvalidRequestError(
+            "is not the id of a session", field="session", hint="GET /api/v1/sessions lists them"
+        ) from error
 
 
 def page_limit(request: web.Request) -> int:

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from cotrain.membership.bond import make_bond
 from cotrain.peer_key import PeerSigner, load_or_create_peer_key
 from cotrain.process import child_environment, end_process, python_command
 from cotrain.protocol import Hello, RegisterRequest, StatusMessage
-from cotrain.status import Record, Status, now
+from cotrain.status import Record, RecordKind, Status, now
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 CHROMIUM = shutil.which("chromium")
 REPOSITORY = Path(__file__).resolve().parents[2]
 LIMIT_S = 30.0
 
+_START_LIMIT_S = 90.0
 _POLL_S = 0.02
 _GRACE_S = 10.0
 _MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -35,7 +36,7 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
     "--remote-debugging-port=0",
 )  # fmt: skip
-_KEY_CODES = {"Escape": 27, "Tab": 9}
+_KEY_CODES = {"Escape": 27, "Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}
 _ASKED_BY_VISITORS = "/api/v1/auth/me"
 """Answers 401 to who is not signed in, and the browser logs that."""
 _ALARMING_CALLS = frozenset({"error", "assert", "warning"})
@@ -63,7 +64,7 @@ async def coordinator_process(shared: Path, *, port: int = 0) -> AsyncIterator[s
         )  # fmt: skip
     try:
         assert process.stdout is not None
-        line = await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
+        line = await asyncio.wait_for(process.stdout.readline(), _START_LIMIT_S)
         assert line, f"the coordinator ended before it was ready: see {log.name}"
         yield json.loads(line)["url"]
     finally:
@@ -109,7 +110,7 @@ class Volunteer:
         self._peer = load_or_create_peer_key(key)
         self._signer = PeerSigner(key)
         self._socket: aiohttp.ClientWebSocketResponse | None = None
-        self._sequence = 0
+        self._sequence = self._recorded = 0
 
     async def join(self, name: str) -> None:
         """Sign in, register and open the uplink."""
@@ -127,14 +128,31 @@ class Volunteer:
 
     async def end_round(self, number: int, digest: str, **facts: Any) -> None:
         """Report a round with the digest of the outer state after it."""
-        self._sequence += 1
         data: dict[str, Any] = {"round": number, "digest": digest}
-        record = Record(number=self._sequence, time=now(), kind="round", message=f"round {number} closed", data=data)
+        record = self._record("round", f"round {number} closed", data)
+        await self._report([record], digest=digest, **facts)
+
+    async def say(self, messages: Sequence[str], **facts: Any) -> None:
+        """Report that it trains, with these entries in its log."""
+        await self._report([self._record("log", message, {}) for message in messages], **facts)
+
+    def _record(self, kind: RecordKind, message: str, data: dict[str, Any]) -> Record:
+        self._recorded += 1
+        return Record(number=self._recorded, time=now(), kind=kind, message=message, data=data)
+
+    async def _report(self, records: list[Record], **facts: Any) -> None:
+        self._sequence += 1
         status = Status(
             session=self._session, peer=self._peer, run="run-1", sequence=self._sequence, updated_at=now(),
-            status="training", phase="training", digest=digest, records=[record], **facts,
+            status="training", phase="training", records=records, **facts,
         )  # fmt: skip
         await self._send(StatusMessage(run="run-1", seq=self._sequence, status=status))
+
+    async def hear(self) -> None:
+        """Take in what the coordinator says until the uplink is closed: who reads nothing is given nothing any more."""
+        assert self._socket is not None
+        async for _ in self._socket:
+            pass
 
     async def leave(self) -> None:
         """Close the uplink."""
@@ -207,10 +225,31 @@ class Page:
 
     async def press(self, key: str) -> None:
         """Press and release a key that types no character: `Escape`, `Tab`."""
-        for kind in ("rawKeyDown", "keyUp"):
+        typed = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown" if typed else "rawKeyDown", "keyUp"):
             await self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEY_CODES[key]
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEY_CODES[key], **typed
             )
+
+    async def write(self, selector: str, text: str) -> None:
+        """Put a text into a field, in place of what is there, as if it were typed."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        await self.evaluate(f"{field}.focus()")
+        await self.evaluate(f"{field}.select()")
+        await self.call("Input.insertText", text=text)
+
+    async def choose(self, selector: str, value: str) -> None:
+        """Choose an option of a select by its value, as a person does."""
+        field = f"document.querySelector({json.dumps(selector)})"
+        events = "['input', 'change'].map((kind) => new Event(kind, { bubbles: true }))"
+        await self.evaluate(f"{field}.value = {json.dumps(value)}")
+        await self.evaluate(f"{events}.forEach((event) => {field}.dispatchEvent(event))")
+
+    async def set_width(self, width: int, height: int = 800) -> None:
+        """Look at the page as on a screen of this size, in CSS pixels."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
 
     async def cookie(self, url: str, name: str) -> dict[str, Any] | None:
         """A cookie that the browser would send to `url`."""
@@ -234,21 +273,25 @@ class Page:
         )
         return found if isinstance(found, str) else ""
 
-    async def until_text(self, selector: str, expected: str) -> None:
+    async def until_text(self, selector: str, expected: str, *, limit_s: float = LIMIT_S) -> None:
         """Wait until an element's visible text contains `expected`."""
 
         async def shown() -> bool:
             return expected in await self.text(selector)
 
-        await eventually(shown, f"{selector} shows {expected!r}")
+        await eventually(shown, f"{selector} shows {expected!r}", limit_s=limit_s)
 
-    async def until(self, expression: str) -> Any:
+    async def until(self, expression: str, *, limit_s: float = LIMIT_S) -> Any:
         """Wait until a JavaScript expression holds; returns its value."""
 
         async def holds() -> Any:
             return await self.evaluate(expression)
 
-        return await eventually(holds, expression)
+        return await eventually(holds, expression, limit_s=limit_s)
+
+    async def until_there(self, selector: str, *, limit_s: float = LIMIT_S) -> None:
+        """Wait until there is such an element."""
+        await self.until(f"document.querySelector({json.dumps(selector)}) !== null", limit_s=limit_s)
 
     async def click(self, selector: str) -> None:
         """Click with the mouse, in the middle of the first such element: it must be there for a person too."""
@@ -263,8 +306,8 @@ class Page:
             await self.call("Input.dispatchMouseEvent", type=kind, **place)
 
     async def screenshot(self, path: Path) -> None:
-        """The whole page, beyond the window too, as PNG."""
-        image = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        """What the window shows, as PNG."""
+        image = await self.call("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(image["data"]))
 
     def foreign_requests(self, own_url: str) -> list[str]:

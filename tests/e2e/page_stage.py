@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.e2e.page_fixtures import Api, DevTools, Page, browser, coordinator_process, new_page
+from tests.e2e.page_fixtures import Api, DevTools, Page, browser, coordinator_process, eventually, new_page
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 NAME = "<img src=x onerror=alert(1)> tales"
@@ -22,6 +22,8 @@ SMALL: dict[str, Any] = {
     "monitoring": {"evaluationBatches": 2},
 }  # fmt: skip
 COOKIE = "cotrain"
+OPENING_LIMIT_S = 90.0
+"""The checkpointer loads torch first."""
 
 
 @dataclass
@@ -50,6 +52,15 @@ class Stage:
         )
         await self.open_session()
         await self.page.until_text("#account", self.owner.short)
+
+    async def open_to_nodes(self) -> None:
+        """Start the session, and wait until it can be joined."""
+        await self.api.post(f"/sessions/{self.session}/start")
+
+        async def is_waiting() -> bool:
+            return await self.status() == "waiting"
+
+        await eventually(is_waiting, "the session can be joined", limit_s=OPENING_LIMIT_S)
 
     async def status(self) -> str:
         return str((await self.api.get(f"/sessions/{self.session}"))["status"])

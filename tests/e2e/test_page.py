@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process, eventually
+from tests.e2e.page_database import copy_participant
+from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process
 from tests.e2e.page_stage import NAME, Stage, page, stage, staged, tools, url
 from tests.e2e.wallet_fixtures import sign_in
 
@@ -100,7 +97,7 @@ async def test_a_refused_action_says_why(stage: Stage) -> None:
 
 async def test_a_session_that_is_not_there_is_said_so(stage: Stage) -> None:
     await stage.page.open(f"{stage.api.url}/#/s/nobody")
-    await stage.page.until_text("#problem", "There is no such session")
+    await stage.page.until_text("#gone", "There is no such session")
     assert await stage.page.text("#session") == ""
 
 
@@ -129,30 +126,13 @@ async def test_a_page_outlives_its_coordinator(tmp_path: Path, page: Page) -> No
 async def test_participants_of_several_pages_are_shown(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.api.post(f"/sessions/{stage.session}/start")
-
-        async def is_open() -> bool:
-            return await stage.status() == "waiting"
-
-        await eventually(is_open, "the session is open")
+        await stage.open_to_nodes()
         await Volunteer(stage.http, url, stage.session, tmp_path / "key").join("first")
-        _copy_participant(shared / "cotrain.sqlite3", 2100)
+        copy_participant(shared, 2100)
         await stage.open_session()
         await page.until("document.querySelectorAll('#people tr:not(.checkpointer)').length === 2000")
         assert await page.text("#people-more") == "Only the first 2,000 are shown."
         assert page.alarms == []
-
-
-def _copy_participant(database: Path, count: int) -> None:
-    """Give the session of the one participant in the database `count` more like it."""
-    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
-        names = [row[1] for row in connection.execute("PRAGMA table_info(participants)")]
-        values = dict(zip(names, connection.execute("SELECT * FROM participants").fetchone(), strict=True))
-        for number in range(count):
-            own = {"id": f"p{number}", "peer_id": f"peer{number:06}", "created_at": values["created_at"] + 1 + number}
-            row = values | own
-            marks = ", ".join("?" * len(row))
-            connection.execute(f"INSERT INTO participants ({', '.join(row)}) VALUES ({marks})", tuple(row.values()))
 
 
 async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(stage: Stage, tmp_path: Path) -> None:
@@ -180,45 +160,3 @@ async def test_a_participant_whose_digest_differs_at_the_same_round_is_shown(sta
     await volunteers[0].leave()
     await page.until_text("#people .offline", "last seen")
     assert "1,234" not in await page.text("#people .offline")
-
-
-def points_at(*times: float) -> list[dict[str, float]]:
-    """A point a round, from round 0 on, each 100 samples further."""
-    return [{"round": number, "samples": 100 * number, "time": time} for number, time in enumerate(times)]
-
-
-EVEN = (1000.0, 1010.0, 1020.0, 1030.0, 1040.0, 1050.0)
-TIME_LEFT: dict[str, tuple[list[dict[str, float]], float, float | None]] = {
-    "no round yet": ([], 1000.0, None),
-    "the way to round 1 includes waiting for volunteers": (points_at(*EVEN[:2]), 1010.0, None),
-    "a round has just ended": (points_at(*EVEN), 1050.0, 50.0),
-    "within a round": (points_at(*EVEN), 1054.0, 46.0),
-    "stalled": (points_at(*EVEN), 1500.0, None),
-    "after a pause": (points_at(*EVEN[:3], *(time + 9000.0 for time in EVEN[3:])), 10050.0, 50.0),
-}
-
-
-async def call_module(page: Page, module: str, call: str) -> Any:
-    """The value of a call of a function that one of the page's modules exports."""
-    return await page.evaluate(f"import('/static/{module}').then((module) => module.{call})")
-
-
-async def test_the_time_left_is_an_honest_estimate(stage: Stage) -> None:
-    await stage.open_session()
-    found = {
-        case: await call_module(stage.page, "estimate.js", f"secondsLeft({json.dumps(points)}, 1000, {now})")
-        for case, (points, now, _) in TIME_LEFT.items()
-    }
-    assert found == {case: expected for case, (_, _, expected) in TIME_LEFT.items()}
-
-
-async def test_the_checkpointer_breaks_a_tie_of_digests(stage: Stage) -> None:
-    await stage.open_session()
-    records = [
-        {"kind": "round", "source": source, "data": {"round": 3, "digest": digest}}
-        for source, digest in (("p-1", "x"), ("checkpointer", "y"), ("p-2", "x"), ("p-3", "y"))
-    ]
-    agreed = await call_module(stage.page, "digests.js", f"agreedDigests({json.dumps(records)}).get(3)")
-    assert agreed == "y"
-    unknown = await call_module(stage.page, "digests.js", f"heldDigest('p-1', 'z', {json.dumps(records)}, new Map())")
-    assert unknown == {"digest": "z", "round": None, "differs": False}

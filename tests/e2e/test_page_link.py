@@ -60,16 +60,6 @@ async def joining_node(stage: Stage, folder: Path) -> AsyncIterator[JoiningNode]
         await end_process(process, grace_s=10.0)
 
 
-async def open_to_nodes(stage: Stage) -> None:
-    """Start the session of the stage, and wait until it can be joined."""
-    await stage.api.post(f"/sessions/{stage.session}/start")
-
-    async def is_waiting() -> bool:
-        return await stage.status() == "waiting"
-
-    await eventually(is_waiting, "the session can be joined", limit_s=90)
-
-
 async def participants(stage: Stage) -> list[dict[str, Any]]:
     return list((await stage.api.get(f"/sessions/{stage.session}/participants"))["items"])
 
@@ -77,7 +67,7 @@ async def participants(stage: Stage) -> list[dict[str, Any]]:
 async def test_a_server_takes_part_by_the_wallet_of_a_browser(stage: Stage, tmp_path: Path) -> None:
     page, wallet = stage.page, BrowserWallet(stage.owner, stage.page)
     await wallet.install()
-    await open_to_nodes(stage)
+    await stage.open_to_nodes()
     async with joining_node(stage, tmp_path) as node:
         code, address = (await node.line_with(CODE)).groups()
         assert address == f"{stage.api.url}/link#{code}"
@@ -107,7 +97,7 @@ async def test_a_server_takes_part_by_the_wallet_of_a_browser(stage: Stage, tmp_
 
 async def test_a_link_holds_the_code_and_who_did_not_start_the_node_declines(stage: Stage, tmp_path: Path) -> None:
     page = stage.page
-    await open_to_nodes(stage)
+    await stage.open_to_nodes()
     async with joining_node(stage, tmp_path) as node:
         code, address = (await node.line_with(CODE)).groups()
         await page.open(address)

@@ -301,7 +301,7 @@ async def test_pages_and_health(client: Client) -> None:
     session = await create_session(client)
     async with client.get(f"/s/{session}", allow_redirects=False) as response:
         assert response.headers["Location"] == f"/#/s/{session}"
-    for path in ("/", "/static/app.js", "/static/style.css"):
+    for path in ("/", "/static/app.js", "/static/css/base.css", "/static/i18n/fa.json"):
         async with client.get(path) as response:
             assert response.status == 200
             assert "'unsafe-inline'" not in response.headers["Content-Security-Policy"]

@@ -11,11 +11,14 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from cotrain.protocol import MAX_MESSAGE_BYTES, WishMessage
+from coordinator.views import iso_time
+from cotrain.protocol import MAX_MESSAGE_BYTES, StatusMessage, WishMessage
 from cotrain.sections import LARGEST_INTEGER
+from cotrain.status import Record, now
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
+    PEER_ID,
     Client,
     client,
     commands,
@@ -33,6 +36,7 @@ from tests.integration.coordinator_fixtures import (
     uplink,
     waiting_session,
     welcomed,
+    write_checkpointer_status,
 )
 
 __all__ = ["client"]
@@ -62,6 +66,53 @@ async def test_a_status_is_applied_once_and_makes_the_session_train(client: Clie
         assert (progress["peers"], progress["loss"], progress["tokensPerSecond"]) == (1, 2.5, 100.0)
     logs = (await get_json(client, f"{SESSIONS}/{session}/logs"))["items"]
     assert [entry["number"] for entry in logs] == [3, 2, 1]
+
+
+async def test_a_point_of_the_curves_has_what_those_said_who_trained_then(client: Client, tmp_path: Path) -> None:
+    session = await waiting_session(client)
+    closed = {"number": 1, "time": 5.0, "kind": "round", "message": "round 1", "data": {"round": 1, "samples": 64}}
+    async with uplink(client, await register(client, session)) as socket:
+        await welcomed(socket)
+        await socket.send_str(status_message(session, 1, learning_rate=0.002))
+        await receive(socket, "ack")
+        write_checkpointer_status(tmp_path, session, round=1, learning_rate=0.5, records=[closed])
+
+        async def points() -> list[dict[str, Any]]:
+            return list((await get_json(client, f"{SESSIONS}/{session}/metrics"))["items"])
+
+        async def is_there() -> bool:
+            return await points() != []
+
+        await until(is_there)
+        (point,) = await points()
+    assert (point["round"], point["samples"], point["loss"]) == (1, 64, 2.5)
+    assert (point["tokensPerSecond"], point["learningRate"]) == (100.0, 0.002)
+
+
+@BOTH
+async def test_a_participant_shows_how_it_is_reached_and_when_it_last_synchronized(client: Client) -> None:
+    session = await waiting_session(client)
+    answer = await register(client, session)
+
+    async def told(seq: int, *records: Record, **changes: Any) -> tuple[object, object]:
+        status = status_of(session, PEER_ID, sequence=seq, records=list(records), **changes)
+        await socket.send_str(StatusMessage(run=status.run, seq=seq, status=status).model_dump_json(by_alias=True))
+        await receive(socket, "ack")
+        found = await participant_of(client, session)
+        return found["connection"], found["lastSyncAt"]
+
+    def round_(number: int, time: float) -> Record:
+        return Record(number=number, time=time, kind="round", message="closed", data={"round": number})
+
+    async with uplink(client, answer) as socket:
+        await welcomed(socket)
+        assert await told(1) == (None, None)
+        before = now()
+        assert await told(2, round_(1, before), addresses=["/ip4/9.9.9.9/tcp/4"]) == ("direct", iso_time(before))
+        relayed = ["/ip4/9.9.9.9/tcp/4/p2p/12D3KooWRelay/p2p-circuit"]
+        assert await told(3, addresses=relayed) == ("relayed", iso_time(before))
+        _, wrong = await told(4, round_(2, 1e30))
+        assert iso_time(before) <= str(wrong) <= iso_time(now())
 
 
 @BOTH

@@ -9,6 +9,7 @@ from cotrain.reachability import (
     Connection,
     advice,
     candidates,
+    connection_of,
     decide,
     is_circuit,
     is_loopback,
@@ -37,6 +38,13 @@ def test_the_first_way_that_works_is_taken(
 ) -> None:
     assert decide(reachable=reachable, relayed=relayed) == connection
     assert role_for(connection) == role
+
+
+def test_how_a_peer_is_reached_is_seen_from_where() -> None:
+    assert connection_of("reduce", ["/ip4/85.0.0.2/tcp/31330"]) == "direct"
+    assert connection_of("reduce", ["/ip4/192.168.1.5/tcp/4001", CIRCUIT]) == "relayed"
+    assert connection_of("contribute", ["/ip4/192.168.1.5/tcp/4001"]) == connection_of("contribute", []) == "outgoing"
+    assert connection_of("reduce", []) is None
 
 
 def test_only_where_the_caller_comes_from_is_dialled() -> None:

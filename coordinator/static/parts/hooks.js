@@ -1,0 +1,43 @@
+// What components share: stores, the time, the page's title.
+import { useEffect, useState } from "./html.js";
+
+/** The present state of a store; the component is drawn again when it changes. */
+export function useStore(store) {
+  const [state, setState] = useState(store.state);
+  useEffect(() => {
+    // as a function that answers: a state may be a function itself
+    setState(() => store.state);
+    return store.subscribe((next) => setState(() => next));
+  }, [store]);
+  return state;
+}
+
+/** The time in Unix seconds, anew every `everyMs`. */
+export function useNow(everyMs) {
+  const [now, setNow] = useState(Date.now() / 1000);
+  useEffect(() => {
+    const timer = setInterval(() => setNow(Date.now() / 1000), everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs]);
+  return now;
+}
+
+/** Give the page this title. */
+export function useTitle(title) {
+  useEffect(() => { document.title = title ? `${title} – cotrain` : "cotrain"; }, [title]);
+}
+
+/** What `load()` answers: {value, error}; asked anew when `inputs` change, and never shown once it is outdated. */
+export function useLoaded(load, inputs) {
+  const [loaded, setLoaded] = useState({ value: null, error: null });
+  useEffect(() => {
+    let isWanted = true;
+    setLoaded({ value: null, error: null });
+    load().then(
+      (value) => { if (isWanted) setLoaded({ value, error: null }); },
+      (error) => { if (isWanted) setLoaded({ value: null, error }); },
+    );
+    return () => { isWanted = false; };
+  }, inputs);
+  return loaded;
+}
