@@ -56,6 +56,14 @@ def worker_pid(folder: Path) -> int:
     return int(path.read_text()) if path.exists() and (folder / STATUS_FILE).exists() else 0
 
 
+async def prepared_by(supervisor: Supervisor) -> psutil.Process:
+    """The process that it starts; tests before this one may have left helpers of torch's beside it."""
+    before = psutil.Process().children()
+    await supervisor.prepare(Limits())
+    (prepared,) = (child for child in psutil.Process().children() if child not in before)
+    return prepared
+
+
 def run_of(folder: Path) -> str:
     return read_status(folder / STATUS_FILE).run
 
@@ -116,8 +124,7 @@ async def test_stop_wish_cuts_the_wait_for_a_restart_short(tmp_path: Path) -> No
 async def test_a_process_that_was_prepared_begins_with_its_job_and_is_restarted_like_any_other(tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path, "endless")
     job = (tmp_path / "job.json").rename(tmp_path / "later.json")
-    await supervisor.prepare(Limits())
-    (prepared,) = psutil.Process().children()
+    prepared = await prepared_by(supervisor)
     job.rename(tmp_path / "job.json")
     assert not (tmp_path / STATUS_FILE).exists()
     async with running(supervisor):
@@ -131,16 +138,14 @@ async def test_a_process_that_was_prepared_begins_with_its_job_and_is_restarted_
 
 async def test_a_process_that_was_prepared_in_vain_is_ended(tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path, "endless")
-    await supervisor.prepare(Limits())
-    (prepared,) = psutil.Process().children()
+    prepared = await prepared_by(supervisor)
     await supervisor.dismiss()
     assert not prepared.is_running()
 
 
 async def test_a_prepared_process_that_has_died_is_replaced(tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path, "complete")
-    await supervisor.prepare(Limits())
-    (prepared,) = psutil.Process().children()
+    prepared = await prepared_by(supervisor)
     prepared.kill()
     await asyncio.wait_for(supervisor.run(), 15)
     assert read_status(tmp_path / STATUS_FILE).status == "completed"
