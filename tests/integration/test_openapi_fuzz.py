@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.config import CoordinatorConfig, LimitsSection, QueueSection
+from cotrain.request import HIGHEST_PRIORITY
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import coordinator_client, settings_for
 
@@ -25,7 +26,7 @@ LIMITS = LimitsSection(
     writes_per_minute=MOST, links_per_minute=MOST, link_codes_per_minute=MOST,
     open_sessions_per_account=MOST, participants_per_account=MOST, catalog_entries_per_account=MOST,
 )  # fmt: skip
-QUEUE = QueueSection(under_way=MOST, under_way_per_account=MOST)
+QUEUE = QueueSection(under_way=MOST, under_way_per_account=MOST, highest_priority=HIGHEST_PRIORITY)
 LIVE = "(stream|events)$"
 """Sockets and endless streams."""
 TOKEN_ENDS = "(logout|rotate)$"
