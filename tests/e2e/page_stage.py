@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.e2e.page_fixtures import Api, DevTools, Page, browser, coordinator_process, eventually, new_page
+from tests.e2e.page_fixtures import Api, DevTools, Page, Volunteer, browser, coordinator_process, eventually, new_page
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 NAME = "<img src=x onerror=alert(1)> tales"
@@ -94,6 +95,16 @@ async def staged(url: str, page: Page) -> AsyncIterator[Stage]:
         api = Api(http, url, await sign_in(http, url, owner))
         created = await api.post("/sessions", SMALL)
         yield Stage(http, owner, api, page, created["id"])
+
+
+@asynccontextmanager
+async def joined(folder: Path, page: Page) -> AsyncIterator[tuple[Stage, Volunteer]]:
+    """A coordinator of its own in `folder`/shared, whose session is open to nodes, and Ada, who has joined it."""
+    async with coordinator_process(folder / "shared") as url, staged(url, page) as stage:
+        await stage.open_to_nodes()
+        volunteer = Volunteer(stage.http, url, stage.session, folder / "ada.key")
+        await volunteer.join("Ada")
+        yield stage, volunteer
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.page_database import add_points
 from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
-from tests.e2e.page_stage import page, staged, tools
+from tests.e2e.page_stage import joined, page, staged, tools
 
 __all__ = ["page", "tools"]
 
@@ -37,11 +37,8 @@ async def rounds_shown(page: Page) -> list[int]:
 
 async def test_a_curve_grows_by_each_point_once_and_keeps_its_window(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.open_to_nodes()
+    async with joined(tmp_path, page) as (stage, volunteer):
         add_points(shared, stage.session, range(21))
-        volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
-        await volunteer.join("Ada")
         await stage.open_session()
         await open_table(page)
         assert await rounds_shown(page) == list(range(20, -1, -1))
@@ -95,11 +92,8 @@ async def test_the_curve_is_drawn_as_it_is_asked_for(page: Page, tmp_path: Path)
 
 async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.open_to_nodes()
+    async with joined(tmp_path, page) as (stage, volunteer):
         add_points(shared, stage.session, range(11))
-        volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
-        await volunteer.join("Ada")
         for number in (1, 2, 3):
             await volunteer.end_round(number, "a" * 64)
         await stage.open_session()
@@ -109,7 +103,7 @@ async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(p
     await page.until_text("#away", "The coordinator has not answered since")
     add_points(shared, stage.session, range(11, 16))
 
-    port = int(url.rsplit(":", 1)[1])
+    port = int(stage.api.url.rsplit(":", 1)[1])
     async with coordinator_process(shared, port=port) as url, aiohttp.ClientSession() as http:
 
         async def is_ready() -> bool:
@@ -135,10 +129,7 @@ async def test_after_a_break_nothing_is_missing_and_nothing_stands_there_twice(p
 
 
 async def test_the_log_is_searched_and_says_who_said_what(page: Page, tmp_path: Path) -> None:
-    async with coordinator_process(tmp_path / "shared") as url, staged(url, page) as stage:
-        await stage.open_to_nodes()
-        volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
-        await volunteer.join("Ada")
+    async with joined(tmp_path, page) as (stage, volunteer):
         for number in (1, 2):
             await volunteer.end_round(number, "a" * 64)
         await stage.open_session()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.page_database import add_credit, add_model, add_points
-from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process
-from tests.e2e.page_stage import NAME, SMALL, Stage, page, stage, staged, tools, url
+from tests.e2e.page_fixtures import CHROMIUM, Page, coordinator_process
+from tests.e2e.page_stage import NAME, SMALL, Stage, joined, page, stage, staged, tools, url
 
 __all__ = ["page", "stage", "tools", "url"]
 
@@ -44,13 +44,10 @@ async def test_a_session_is_found_by_state_and_by_words(page: Page, tmp_path: Pa
 
 async def test_the_list_draws_the_loss_of_a_session(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.open_to_nodes()
+    async with joined(tmp_path, page) as (stage, volunteer):
         add_points(shared, stage.session, range(9))
-        volunteer = Volunteer(stage.http, url, stage.session, tmp_path / "ada.key")
-        await volunteer.join("Ada")
         await volunteer.end_round(9, "a" * 64, loss=2.0)
-        await page.open(url)
+        await page.open(stage.api.url)
         await page.until_text("#list-items .running .badge", "training")
         await page.until_text("#list-items .figures", "2.000")
         await page.until_there("#list-items .spark path")
@@ -122,11 +119,9 @@ async def test_versions_of_models_are_compared(page: Page, tmp_path: Path) -> No
 
 async def test_who_took_part_is_listed_with_what_was_given(page: Page, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    async with coordinator_process(shared) as url, staged(url, page) as stage:
-        await stage.open_to_nodes()
-        await Volunteer(stage.http, url, stage.session, tmp_path / "ada.key").join("Ada")
+    async with joined(tmp_path, page) as (stage, _):
         add_credit(shared, stage.session, samples=32)
-        await page.open(f"{url}/#/contributors")
+        await page.open(f"{stage.api.url}/#/contributors")
         await page.until_text("#contributors", "Ada")
         assert await page.text("#contributors td:nth-child(3)") == f"{32 * SMALL['data']['seqLength']:,}"
         assert await page.text("#contributors td:nth-child(4)") == "32"
@@ -161,3 +156,4 @@ async def test_config_and_checkpoints_are_shown(stage: Stage) -> None:
 async def test_an_address_that_the_page_does_not_have_is_said_so(stage: Stage) -> None:
     await stage.page.open(f"{stage.api.url}/#/no/such/view")
     await stage.page.until_text("main", "There is no such page.")
+    assert stage.page.alarms == []

@@ -207,9 +207,17 @@ def test_a_bound_that_would_bound_nothing_is_refused(
     assert caught.value.field == "--max-gpu-memory"
 
 
-@pytest.mark.parametrize(("amount", "gpus"), [("100%", GPUS), ("24GB", GPUS), ("60GB", [("silent", 0)])])
-def test_a_bound_that_the_gpus_have_is_taken(amount: str, gpus: list[tuple[str, int]]) -> None:
-    require_gpus(parse_gpu_memory(amount, field=""), gpus, "12.8")
+@pytest.mark.parametrize(
+    ("amount", "gpus", "of_each"),
+    [
+        ("100%", GPUS, [memory for _, memory in GPUS]), ("24GB", GPUS, [24 * 10**9] * 2),
+        ("60GB", [("silent", 0)], [0]),
+    ],
+)  # fmt: skip
+def test_a_bound_that_the_gpus_have_is_taken(amount: str, gpus: list[tuple[str, int]], of_each: list[int]) -> None:
+    limit = parse_gpu_memory(amount, field="")
+    require_gpus(limit, gpus, "12.8")
+    assert [usable(limit, memory) for _, memory in gpus] == of_each
 
 
 def test_a_node_that_gives_half_of_its_gpu_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
