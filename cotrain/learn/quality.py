@@ -37,10 +37,12 @@ OTHER_LANGUAGE, OFF_TOPIC, ECHO = "another language", "not about the question", 
 _RUN = re.compile(r"(\S{1,6}?)\1{4,}")
 _ENDS = re.compile(r"[.!?。！？؟]$")
 _CLOSING = re.compile(r"(?:[\s\"'’”»)\]）」』*_`]|\[\d{1,2}\]|[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f])+$")
-_SENTENCE_END = re.compile(r"[.!?。！？؟]+(?=\s|$|[\u4e00-\u9fff])")
+_SENTENCE_END = re.compile(r"(?<![.!?。！？؟])[.!?。！？؟]++(?=\s|$|[\u4e00-\u9fff])")
 _LETTER = re.compile(r"[^\W\d_]")
 _VOWELLESS = re.compile(r"[bcdfghjklmnpqrstvwxz]{4,}|[bcdfghjklmnpqrstvwxz]{6,}")
 _FENCE = "```"
+_LOOKED_AT_END = 100
+"""Characters at the end of an answer in which its last word and its closing marks stand."""
 
 
 @dataclass(frozen=True)
@@ -163,10 +165,10 @@ def completeness(read: Read) -> Verdict:
     """
     if read.answer.count(_FENCE) % 2:
         return 0.0, UNFINISHED
-    text = _CLOSING.sub("", read.answer)
+    text = _CLOSING.sub("", read.answer[-_LOOKED_AT_END:])
     if not text or read.phrasing.dangling.search(text):
         return 0.0, UNFINISHED
-    if text[-1] in "?？؟" and len(_SENTENCE_END.findall(text)) == 1:
+    if text[-1] in "?？؟" and len(_SENTENCE_END.findall(read.answer)) == 1:
         return 0.0, ASKS_BACK
     return (MOST_POINTS if _ENDS.search(text) or read.answer.endswith(_FENCE) else 0.5), ""
 

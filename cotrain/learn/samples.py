@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from cotrain.chat_form import conversation_text
 from cotrain.errors import InvalidRequestError
@@ -128,7 +128,7 @@ class Sample:
             raise _refused(f"is not a number from 0 to {MAX_SCORE:g}", "score")
         if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
             raise _refused("tells no origin", "origin")
-        return cls(question, answer, language, float(score), origin)
+        return cls(question, answer, cast(Language, language), float(score), origin)
 
 
 def normalized(text: str) -> str:
