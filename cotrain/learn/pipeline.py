@@ -129,8 +129,10 @@ def enhance(
     untouched = distinct(new, apart_from=[*held_out, *train])
     chosen = choose_held_out(untouched, present=len(held_out), most=len(kept) - 1, settings=settings)
     evaluated, chosen_keys = (*held_out, *chosen), {sample.key for sample in chosen}
-    remaining = [sample for sample in kept if sample.key not in chosen_keys]
-    made = _varied([sample for sample in new if sample.key not in chosen_keys], settings, perplexity)
+    remaining = sorted([sample for sample in kept if sample.key not in chosen_keys], key=order)
+    # what is beyond the limit leaves anyway, and its variations with it
+    parents = [sample for sample in remaining[: settings.max_size] if sample.key not in trained_on]
+    made = _varied(parents, settings, perplexity)
     variations = distinct(made, beside=remaining, apart_from=evaluated)
     ranked = sorted([*remaining, *variations], key=order)
     final = tuple(ranked[: settings.max_size])

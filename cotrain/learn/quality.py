@@ -39,6 +39,7 @@ _ENDS = re.compile(r"[.!?。！？؟]$")
 _CLOSING = re.compile(r"(?:[\s\"'’”»)\]）」』*_`]|\[\d{1,2}\]|[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f])+$")
 _SENTENCE_END = re.compile(r"(?<![.!?。！？؟])[.!?。！？؟]++(?=\s|$|[\u4e00-\u9fff])")
 _LETTER = re.compile(r"[^\W\d_]")
+_LATIN, _CAPITAL = re.compile("[A-Za-z]"), re.compile("[A-Z]")
 _VOWELLESS = re.compile(r"[bcdfghjklmnpqrstvwxz]{4,}|[bcdfghjklmnpqrstvwxz]{6,}")
 _FENCE = "```"
 _LOOKED_AT_END = 100
@@ -115,14 +116,14 @@ def judge(question: str, answer: str, language: Language, *, perplexity: Perplex
 def length(read: Read) -> Verdict:
     """Two points for a fitting length (50 to 300 characters; 18 to 120 in Chinese, which says as much in fewer).
 
-    They fade to none at a fifth of the least and at five times the most.
+    They fade to none at a fifth of the least and at three times the most.
     """
     count = len(" ".join(read.answer.split()))
     least, most = read.phrasing.fitting
     if count < least:
         share = (count - least / 5) / (least - least / 5)
         return (MOST_POINTS * share, "") if share > 0 else (0.0, TOO_SHORT)
-    share = 1.0 if count <= most else (5 * most - count) / (5 * most - most)
+    share = 1.0 if count <= most else (3 * most - count) / (2 * most)
     return (MOST_POINTS * share, "") if share > 0 else (0.0, TOO_LONG)
 
 
@@ -201,8 +202,8 @@ def _random_letters(words: Sequence[str]) -> float:
 
 def _shouts(text: str) -> bool:
     """Written in capitals."""
-    letters = [letter for letter in text if letter.isascii() and letter.isalpha()]
-    return len(letters) > 20 and sum(letter.isupper() for letter in letters) > 0.6 * len(letters)
+    capitals = len(_CAPITAL.findall(text))
+    return capitals > 12 and capitals > 0.6 * len(_LATIN.findall(text))
 
 
 def _paced(read: Read) -> bool:

@@ -131,11 +131,14 @@ class Sample:
         return cls(question, answer, cast(Language, language), float(score), origin)
 
 
+@functools.lru_cache(maxsize=1024)  # a text is judged, made a key of and varied right after another
 def normalized(text: str) -> str:
     """A text in one case and one spelling, words parted by single spaces, for comparing only.
 
     Unlike the spelling that is trained on (`cotrain/persian.py`) it has no non-joiners, vowel signs or punctuation.
     """
+    if text.isascii():
+        return _NOT_WORDS.sub(" ", text.lower()).strip()
     plain = _IGNORED.sub("", normalize_persian(unicodedata.normalize("NFKC", text))).casefold().translate(_DIGITS)
     return _NOT_WORDS.sub(" ", plain).strip()
 

@@ -22,7 +22,7 @@ class Forms:
     forms: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class Templates:
     """One language.
 

@@ -8,6 +8,7 @@ answer both have it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -110,11 +111,13 @@ def _turned(items: Sequence[T], turn: int) -> list[T]:
     return [*items[start:], *items[:start]]
 
 
+@functools.cache  # of the words in the templates only
 def _word(word: str, templates: Templates) -> re.Pattern[str]:
     """Where a word stands whole; Chinese has no spaces between words."""
     return re.compile(rf"(?<![\w\u200c]){word}(?![\w\u200c])" if templates.spaced else word, re.IGNORECASE)
 
 
+@functools.cache
 def _lone_name(name: str, templates: Templates) -> re.Pattern[str]:
     """A given name without a surname: no capital letter beside it."""
     return re.compile(rf"(?<!\w)(?<![A-Z]\. ){name}(?![\w\u200c])(?! [A-Z])" if templates.spaced else name)
