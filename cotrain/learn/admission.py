@@ -28,7 +28,7 @@ _INJECTION = re.compile(
     r"(?:显示|告诉我|泄露|输出).{0,10}系统(?:提示|指令)|从现在(?:开始|起).{0,4}你(?:是|要|必须|将)",
     re.IGNORECASE,
 )  # fmt: skip
-_ROLE_LINE = re.compile(r"^\s*(?:system|assistant|user|human)\s*:", re.IGNORECASE | re.MULTILINE)
+_ROLE_LINE = re.compile(r"^[^\S\n]*+(?:system|assistant|user|human)\s*:", re.IGNORECASE | re.MULTILINE)
 
 
 def admit(chat: Chat) -> Chat | str:
@@ -38,7 +38,7 @@ def admit(chat: Chat) -> Chat | str:
     """
     if chat.rating < 0:
         return RATED_DOWN
-    if len(chat.question) > MAX_QUESTION_CHARACTERS or len(chat.answer) > MAX_ANSWER_CHARACTERS:
+    if _is_huge(chat):
         return HUGE
     if _SURROGATE.search(chat.question) or _SURROGATE.search(chat.answer):
         return NOT_TEXT
@@ -47,6 +47,8 @@ def admit(chat: Chat) -> Chat | str:
     plain = replace(chat, question=_clean(chat.question), answer=_clean(chat.answer))
     if not plain.question or not plain.answer:
         return EMPTY
+    if _is_huge(plain):  # a mark may be longer than what it stands for
+        return HUGE
     return INJECTION if is_injection(plain.question) or is_injection(plain.answer) else plain
 
 
@@ -56,6 +58,10 @@ def is_injection(text: str) -> bool:
     A net with known meshes: it knows the common phrases of three languages, not every one.
     """
     return _INJECTION.search(text) is not None or _ROLE_LINE.search(text) is not None
+
+
+def _is_huge(chat: Chat) -> bool:
+    return len(chat.question) > MAX_QUESTION_CHARACTERS or len(chat.answer) > MAX_ANSWER_CHARACTERS
 
 
 def _clean(text: str) -> str:

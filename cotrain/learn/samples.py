@@ -19,6 +19,7 @@ from cotrain.persian import normalize_persian
 
 MAX_QUESTION_CHARACTERS = 4_000
 MAX_ANSWER_CHARACTERS = 8_000
+MAX_ID_CHARACTERS = 200
 MAX_SCORE = 10.0
 IMPORTED, CHATTED, VARIED = "import", "chat", "variation"
 """What an origin begins with."""
@@ -32,7 +33,7 @@ _DIGITS = str.maketrans({chr(0x06F0 + digit): str(digit) for digit in range(10)}
 
 @dataclass(frozen=True)
 class Chat:
-    """One question and its answer, as they were logged.
+    """One question and its answer, as they were logged. Raises InvalidRequestError for an id that is none.
 
     Attributes:
         id: of the chat; `import:<name>:<n>` for the n-th row of an imported file.
@@ -48,6 +49,12 @@ class Chat:
     rating: int
     model: str
     created_at: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.id) <= MAX_ID_CHARACTERS:
+            raise InvalidRequestError(
+                f"has not 1 to {MAX_ID_CHARACTERS} characters", field="id", hint="give each chat an id"
+            )
 
     @property
     def origin(self) -> str:
@@ -79,6 +86,11 @@ class Sample:
     def normalized(self) -> str:
         """Question and answer, one below the other, in one spelling: what is compared with other samples."""
         return f"{normalized(self.question)}\n{normalized(self.answer)}"
+
+    @property
+    def fits(self) -> bool:
+        """Whether question and answer are as short as a dataset takes them."""
+        return len(self.question) <= MAX_QUESTION_CHARACTERS and len(self.answer) <= MAX_ANSWER_CHARACTERS
 
     @property
     def is_variation(self) -> bool:

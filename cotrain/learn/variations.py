@@ -42,7 +42,7 @@ def variations_of(sample: Sample, most: int, *, seed: int = 0) -> list[Sample]:
                 streams.remove((kind, stream))
                 continue
             varied = replace(sample, question=pair[0], answer=pair[1], origin=f"{VARIED}:{kind}:{sample.key}")
-            if varied.key != sample.key:
+            if varied.key != sample.key and varied.fits:
                 found.setdefault(varied.key, varied)
             if len(found) == most:
                 return list(found.values())
