@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -18,6 +17,8 @@ from cotrain.put_aside import PutAside
 from cotrain.records import BadRecord
 
 MAX_ROWS = 1_000_000
+LATEST = 253_402_300_799.0
+"""The end of the year 9999, Unix time in seconds."""
 
 PAIRS = (
     ("question", "answer"), ("user", "assistant"), ("message", "response"), ("user_message", "bot_response"),
@@ -100,13 +101,14 @@ def _pair(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _moment(row: Mapping[str, Any]) -> float:
-    """Unix time in seconds, from a number or ISO 8601; 0 where there is neither."""
+    """Unix time in seconds, from a number or ISO 8601 (in UTC if it names no zone); 0 where there is neither."""
     value = next((row[field] for field in _TIMES if field in row), None)
     if isinstance(value, str):
         try:
-            return max(0.0, datetime.fromisoformat(value).timestamp())
+            moment = datetime.fromisoformat(value)
+            return max(0.0, (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
         except (ValueError, OverflowError):
             return 0.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return 0.0
-    return max(0.0, float(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LATEST:
+        return 0.0  # NaN is in no range
+    return float(value)

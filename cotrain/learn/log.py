@@ -68,10 +68,11 @@ def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        with os.fdopen(descriptor, "ab") as file:
             size = os.fstat(descriptor).st_size
             is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             file.write((b"\n" if is_torn else b"") + line.encode("utf-8"))
+            file.flush()
             os.fsync(descriptor)
     except OSError as error:
         raise StorageError(
