@@ -145,14 +145,16 @@ def _repeated_runs(text: str) -> float:
 
 def _repeated_groups(words: Sequence[str], size: int) -> float:
     """The share of the groups of `size` words that have come before."""
-    groups = [tuple(words[place : place + size]) for place in range(len(words) - size + 1)]
+    groups = list(zip(*(words[place:] for place in range(size)), strict=False))
     return 1 - len(set(groups)) / len(groups) if groups else 0.0
 
 
 def _repeated_subjects(words: Sequence[str], phrasing: Phrasing) -> float:
     """Half the share of the words that have come before, common ones aside: naming a thing again is natural."""
+    if not phrasing.stem_letters:  # single Chinese characters are no words
+        return 0.0
     telling = [word for word in words if word not in phrasing.common_words]
-    if not phrasing.stem_letters or len(telling) < 6:  # single Chinese characters are no words
+    if len(telling) < 6:
         return 0.0
     return (1 - len(set(telling)) / len(telling)) / 2
 
@@ -187,7 +189,8 @@ def phrasing(read: Read) -> Verdict:
         return 0.0, OTHER_LANGUAGE
     words = read.answer_words
     letters = len(_LETTER.findall(read.answer)) / max(1, len("".join(read.answer.split())))
-    common = sum(word in read.phrasing.common_words for word in words) / max(1, len(words))
+    held_by = read.phrasing.common_words
+    common = len([word for word in words if word in held_by]) / max(1, len(words))
     held = min(1.0, common / read.phrasing.natural_share)
     if letters < 0.6 or held < 0.3 or _random_letters(words) > 0.2 or _shouts(read.answer):
         return 0.0, NOT_PROSE
