@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import Place
+from cotrain.records import Place
 
 FILE_NAME = "put_aside.jsonl"
 MAX_SHARE = 0.01
@@ -34,6 +34,11 @@ class PutAside:
         self.counts[reason] += 1
         if len(self._listed) < MAX_LISTED:
             self._listed.append((place, reason))
+
+    @property
+    def listed(self) -> tuple[tuple[Place, str], ...]:
+        """The first MAX_LISTED of them: where each stands, and why it cannot be used."""
+        return tuple(self._listed)
 
     def require_few(self) -> None:
         """Raises ConfigError, at the first bad record, if more than MAX_SHARE of them are bad."""
