@@ -139,10 +139,9 @@ def read_document(path: Path) -> ShareDocument | CreditDocument:
     """What `write_document` wrote, from anywhere. Raises InvalidRequestError with the field, or OSError."""
     try:
         found = read_json_object(path, limit_bytes=LARGEST_FILE_BYTES)
-        kind = {"cotrain-share": ShareDocument, "cotrain-credit": CreditDocument}.get(str(found.get("kind")))
-        if kind is None:
-            raise ValueError('it has no "kind" that is cotrain-share or cotrain-credit')
-        return kind.model_validate(found)
+        if found.get("kind") == "cotrain-credit":
+            return CreditDocument.model_validate(found)
+        return ShareDocument.model_validate(found)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
