@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
-
-from eth_account.signers.local import LocalAccount
-from eth_tester.exceptions import BlockNotFound, TransactionNotFound
+from typing import TYPE_CHECKING, Any
 
 from cotrain.identity.ethereum import EthereumSigner
-from tests.evm_chain import GWEI, EvmChain, RefusedError
+from tests.evm_chain import GWEI, BlockNotFound, EvmChain, RefusedError, TransactionNotFound
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 Call = dict[str, Any]
 Body = dict[str, Any]

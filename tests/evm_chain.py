@@ -14,8 +14,10 @@ _LIMIT = sys.getrecursionlimit()
 
 # isort: split
 from eth_tester import PyEVMBackend  # noqa: E402 - the limit must be read before
-from eth_tester.exceptions import TransactionFailed, TransactionNotFound  # noqa: E402
+from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound  # noqa: E402
 from eth_utils.exceptions import ValidationError  # noqa: E402
+
+__all__ = ["GWEI", "BlockNotFound", "EvmChain", "RefusedError", "TransactionNotFound"]
 
 GWEI = 10**9
 LEAST_BUMP_PERCENT = 10

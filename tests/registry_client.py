@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from eth_account.signers.local import LocalAccount
-from web3 import Web3
-from web3.contract.contract import ContractFunction
-from web3.exceptions import ContractCustomError
+from typing import TYPE_CHECKING, Any
 
 from cotrain.chain.registry import artifact
 from tests.evm import EvmNode
 from tests.evm_chain import GWEI
+
+# what is above keeps the recursion limit as it is
+# isort: split
+from web3 import Web3
+from web3.contract.contract import ContractFunction
+from web3.exceptions import ContractCustomError
+
+if TYPE_CHECKING:
+    from eth_account.signers.local import LocalAccount
 
 GAS_LIMIT = 1_000_000
 

@@ -147,6 +147,19 @@ def participants(
 
 
 @app.command()
+def credit(
+    session: Session, coordinator: Coordinator = "", invitation: Invitation = "", limit: Most = 200,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Which wallets are credited with how much of a session: only what verified rounds bear out counts."""
+    from node.sessions.text import credit_table
+
+    target = target_of(coordinator, session, invitation)
+    found = ask(target, lambda api: api.items("contributors", most=limit, session=target.session))
+    print_all(found, credit_table, as_json=as_json)
+
+
+@app.command()
 def models(coordinator: Coordinator = "", limit: Most = 50, as_json: AsJson = False) -> None:
     """The models that sessions have made, newest first."""
     from node.sessions.text import models_table

@@ -138,6 +138,16 @@ def participants_table(views: Sequence[View]) -> list[str]:
     return columns(header, rows)
 
 
+def credit_table(views: Sequence[View]) -> list[str]:
+    """One line a wallet."""
+    rows = [
+        (view["account"], view["samples"], "-" if view["tokens"] is None else view["tokens"], view["rounds"],
+         ", ".join(view["names"]))
+        for view in views
+    ]  # fmt: skip
+    return columns(("WALLET", "SAMPLES", "TOKENS", "ROUNDS", "NAMES"), rows)
+
+
 def models_table(views: Sequence[View]) -> list[str]:
     """One line a model."""
     rows = []
