@@ -45,20 +45,23 @@ class Block:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A signed transaction. Times are Unix seconds."""
+    """A signed transaction. `sent_at`: Unix seconds; None before it is sent, and once it has to be sent again."""
 
     tx_hash: str
     fees: Fees
-    signed_at: float
     sent_at: float | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry as it is stored; the last of its attempts with one nonce is the newest."""
+    """An entry as it is stored; the last of its attempts, which have one nonce, is the newest.
+
+    `since`: when it came into its state, or was signed anew, in Unix seconds.
+    """
 
     kind: Kind
     state: EntryState
+    since: float = 0.0
     nonce: int | None = None
     attempts: Sequence[Attempt] = ()
     block: Block | None = None
@@ -86,7 +89,8 @@ class Facts:
         settled: the same as of that block.
         receipt: of one of the entry's attempts.
         fees: what a transaction should offer now.
-        may_sign: nothing that comes before it is still on its way.
+        may_sign: no other entry is on its way to be mined, and the opening of its session is confirmed.
+        opening_failed: an end is never recorded then.
         gas: what the contract needs for it; None where it would refuse it. Asked for where it is to be signed.
         gap: a nonce below its own is free, and none of the coordinator's own entries holds it.
     """
@@ -102,6 +106,7 @@ class Facts:
     receipt: Receipt | None = None
     gas: int | None = None
     gap: bool = False
+    opening_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,8 @@ def has_gap(nonce: int, used: int, held: Collection[int]) -> bool:
 
 
 def _of_waiting(facts: Facts, rules: Rules) -> Action:
+    if facts.opening_failed:
+        return Fail("the opening of the session could not be recorded")
     if facts.standing != "absent":
         # "same": somebody's transaction is mined, and not yet deep enough
         return Reopen() if facts.standing == facts.settled == "unopened" else Wait()
@@ -250,7 +257,7 @@ def _of_unmined(entry: Entry, facts: Facts, rules: Rules, now: float) -> Action:
         return Wait()  # by another, or by this one, whose receipt is not there yet
     if newest.sent_at is None:
         return Send()
-    if now - newest.signed_at < rules.stuck_after_s:
+    if now - entry.since < rules.stuck_after_s:
         return Send() if now - newest.sent_at >= rules.send_again_s else Wait()
     if facts.gap:
         return Release("a nonce before its own is free")

@@ -1,107 +1,165 @@
-"""A session that is recorded on a chain of this process, and a double of the coordinator that tells of it."""
+"""A registry on a chain of this process, and a coordinator's settings to record on it."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from json import dumps
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from cotrain.chain.merkle import Share, contributions_root, session_key
+from eth_account.signers.local import LocalAccount
+
+from coordinator.chain.config import ChainSection
+from coordinator.chain.entries import entry_of
+from coordinator.chain.notes import Notes
+from coordinator.chain.recorder import Recorder
+from coordinator.chain.rows import ChainEntryRow
+from coordinator.models import SessionRow
+from coordinator.store import Store, Transaction
+from cotrain.chain.merkle import session_key
+from cotrain.chain.registry import Record
+from cotrain.identity.keystore import write_keystore
 from tests.evm import EvmNode
 from tests.registry_client import RegistryClient
 
-if TYPE_CHECKING:
-    from eth_account.signers.local import LocalAccount
-
-ALICE, BOB = "eip155:1:0x8ba1f109551bD432803012645Ac136ddd64DBA72", "aptos:1:0x" + "b" * 64
-CAROL = "eip155:1:0x" + "3" * 40
-SHARES = [Share(ALICE, 700), Share(BOB, 299), Share(CAROL, 1)]
-CONFIG_HASH, DIGEST = b"\1" * 32, b"\2" * 32
+PASSWORD = "of-the-keystore"
+CHEAP_SCRYPT_N = 2**12
+CONFIRMATIONS = 3
+STUCK_AFTER_S = 600.0
+DIGEST = "d1" * 32
 
 
-def record_session(
-    registry: RegistryClient, opener: LocalAccount, session: str, shares: list[Share] = SHARES
-) -> dict[str, Any]:
-    """Open and close a session on the chain; the view of it that a coordinator gives."""
-    key, root, total = session_key(session), contributions_root(shares), sum(share.samples for share in shares)
-    opened = registry.open(opener, key, CONFIG_HASH)
-    closed = registry.close(opener, key, DIGEST, root, total)
-    return {
-        "sessionId": session, "status": "closed", "chain": registry.node.chain, "contract": registry.address,
-        "opener": opener.address, "openTx": opened["transactionHash"].to_0x_hex(),
-        "closeTx": closed["transactionHash"].to_0x_hex(), "configHash": "0x" + CONFIG_HASH.hex(),
-        "finalDigest": "0x" + DIGEST.hex(), "contributionsRoot": "0x" + root.hex(), "totalSamples": total,
-        "message": "",
-    }  # fmt: skip
+@dataclass
+class Stage:
+    """A node, the registry on it, and the account that records there; it is the second of the node's accounts."""
 
+    node: EvmNode
+    registry: RegistryClient
+    folder: Path
 
-def items_of(shares: list[Share]) -> list[dict[str, Any]]:
-    """Shares as a coordinator lists them."""
-    return [{"account": share.account, "samples": share.samples} for share in shares]
+    @property
+    def opener(self) -> LocalAccount:
+        return self.node.accounts[1]
 
+    def section(self, **changes: Any) -> ChainSection:
+        """`[chain]` of a coordinator's file; the keystore is made when it is first asked for."""
+        keystore, password = self.folder / "chain.json", self.folder / "chain.password"
+        if not keystore.exists():
+            write_keystore(keystore, bytes(self.opener.key), PASSWORD, scrypt_n=CHEAP_SCRYPT_N)
+            password.touch(mode=0o600)
+            password.write_text(PASSWORD)
+        fields: dict[str, Any] = {
+            "rpc_url": self.node.url, "chain": self.node.chain, "contract": self.registry.address,
+            "key_file": str(keystore), "password_file": str(password), "confirmations": CONFIRMATIONS,
+            "stuck_after_s": STUCK_AFTER_S, "poll_interval_s": 0.05,
+        }  # fmt: skip
+        return ChainSection(**{**fields, **changes})
 
-def yes_sayer(node: EvmNode) -> str:
-    """Address of a contract that answers every question with 1."""
-    runtime = bytes.fromhex("600160005260206000f3")  # mstore(0, 1); return(0, 32)
-    copy_and_return = bytes.fromhex("600a600c600039600a6000f3")
-    deployer = node.accounts[9]
-    nonce = int(node.answer({"method": "eth_getTransactionCount", "params": [deployer.address]})["result"], 16)
-    signed = deployer.sign_transaction(
-        {
-            "nonce": nonce, "gas": 200_000, "maxFeePerGas": 10**10, "maxPriorityFeePerGas": 10**9, "value": 0,
-            "chainId": node.evm.chain_id, "data": copy_and_return + runtime,
-        }
-    )  # fmt: skip
-    receipt = node.answer({"method": "eth_getTransactionReceipt", "params": [_send(node, signed.raw_transaction)]})
-    return str(receipt["result"]["contractAddress"])
+    def recorded(self, session: str) -> Record:
+        """What the contract holds of a session."""
+        return Record(*self.registry.session(self.opener, session_key(session)))
 
-
-def _send(node: EvmNode, raw: bytes) -> str:
-    return str(node.answer({"method": "eth_sendRawTransaction", "params": ["0x" + raw.hex()]})["result"])
-
-
-class Told:
-    """What the double answers under /api/v1/sessions/<id>: a record and the shares; both may be changed."""
-
-    def __init__(self, record: dict[str, Any], shares: list[Share]):
-        self.record = record
-        self.items = items_of(shares)
+    def transactions(self) -> int:
+        """How many of the opener's are in the chain."""
+        return int(self.registry.web3.eth.get_transaction_count(self.opener.address))
 
 
 @contextmanager
-def coordinator_double(told: Told) -> Iterator[str]:
-    """The URL of a coordinator that knows one session. Lists have pages of two."""
+def chain_stage(folder: Path) -> Iterator[Stage]:
+    """A new chain with a registry, and some blocks on top of it, so that it has been there for long."""
+    with EvmNode() as node:
+        registry, _ = RegistryClient.deploy(node)
+        node.evm.mine(2 * CONFIRMATIONS)
+        node.evm.mines_at_once = False
+        yield Stage(node, registry, folder)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
-            prefix = f"/api/v1/sessions/{told.record['sessionId']}/record"
-            if path == prefix:
-                self._answer(200, told.record)
-            elif path == f"{prefix}/shares":
-                begin = int(query.rpartition("cursor=")[2]) if "cursor=" in query else 0
-                following = str(begin + 2) if begin + 2 < len(told.items) else None
-                self._answer(200, {"items": told.items[begin : begin + 2], "nextCursor": following})
-            else:
-                self._answer(404, {"code": "not-found", "detail": "no such session"})
 
-        def _answer(self, status: int, body: dict[str, Any]) -> None:
-            raw = dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+@dataclass
+class Clock:
+    """Unix seconds that a test moves on."""
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing on the terminal of the tests."""
+    at: float = 1_000_000.0
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
+    def __call__(self) -> float:
+        return self.at
+
+
+@dataclass
+class Desk:
+    """A recorder whose rounds a test asks for, on a database of its own."""
+
+    stage: Stage
+    store: Store
+    recorder: Recorder
+    notes: Notes
+    clock: Clock = field(default_factory=Clock)
+
+    async def open(self, session: str) -> None:
+        """A session is open for training."""
+        async with self.store.write() as transaction:
+            row = session_row(session)
+            transaction.rows.add(row)
+            await transaction.rows.flush()
+            self.notes.note_opening(transaction, row)
+
+    async def end(self, session: str) -> None:
+        """It has ended."""
+        async with self.store.write() as transaction:
+            row = await transaction.rows.get_one(SessionRow, session)
+            row.state, row.checkpointer_status = "completed", {"digest": DIGEST}
+            await self.notes.note_end(transaction, row)
+
+    async def entry(self, session: str, kind: str = "open") -> ChainEntryRow:
+        """As it is stored."""
+        async with self.store.read() as rows:
+            row = await entry_of(rows, session, kind)
+            assert row is not None
+            return row
+
+    async def state(self, session: str, kind: str = "open") -> str:
+        return (await self.entry(session, kind)).state
+
+    async def rounds(self, count: int = 1) -> None:
+        """So many rounds, with a new block and the time of one before each but the first."""
+        for number in range(count):
+            if number:
+                self.pass_block()
+            await self.recorder.tick()
+
+    def pass_block(self, blocks: int = 1) -> None:
+        """Blocks come, and time passes."""
+        self.stage.node.evm.mine(blocks)
+        self.clock.at += 12.0 * blocks
+
+
+@asynccontextmanager
+async def desk_at(stage: Stage, database_url: str, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Desk]:
+    """A desk; another one at the same database is the coordinator after a restart."""
+    clock = clock or Clock()
+    store = Store(database_url, lambda _session, _events: None)
+    await store.migrate()
+    section = stage.section(**changes)
+    recorder = Recorder(store, section, clock=clock)
+    await recorder.start()
+    try:
+        yield Desk(stage, store, recorder, Notes(section, lambda: recorder.opener, clock=clock), clock)
+    finally:
+        await recorder.close()
+        await store.close()
+
+
+def session_row(session: str, **changes: Any) -> SessionRow:
+    """A session that is open."""
+    fields: dict[str, Any] = {
+        "id": session, "name": session, "description": "", "state": "waiting", "config": f"# {session}\n",
+        "error_msg": "", "model_path": "", "asset_folder": "", "assets": [], "owner": "", "visibility": "public",
+        "created_at": 1.0, "updated_at": 1.0,
+    }  # fmt: skip
+    return SessionRow(**{**fields, **changes})
+
+
+async def added(transaction: Transaction, row: SessionRow) -> None:
+    """Store a session."""
+    transaction.rows.add(row)
+    await transaction.rows.flush()

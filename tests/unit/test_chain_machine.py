@@ -40,11 +40,11 @@ FACTS = Facts(
     head=100, nonce=5, settled_nonce=5, standing="absent", settled="absent", fees=FEES, balance_wei=10**18,
     may_sign=True, gas=100_000,
 )  # fmt: skip
-ATTEMPT = Attempt("0x" + "aa" * 32, FEES, signed_at=NOW - 10, sent_at=NOW - 10)
+ATTEMPT = Attempt("0x" + "aa" * 32, FEES, sent_at=NOW - 10)
 BLOCK = Block(99, "0x" + "b1" * 32)
 RECEIPT = Receipt(ATTEMPT.tx_hash, BLOCK, succeeded=True)
 WAITING = Entry("open", "waiting")
-SENT = Entry("open", "sent", nonce=5, attempts=(ATTEMPT,))
+SENT = Entry("open", "sent", since=NOW - 10, nonce=5, attempts=(ATTEMPT,))
 MINED = replace(SENT, state="mined", block=BLOCK)
 
 standings = st.sampled_from(("absent", "same", "other", "unopened"))
@@ -57,11 +57,12 @@ facts = st.builds(
     settled=standings, fees=fees, balance_wei=st.integers(0, 10**20), may_sign=st.booleans(), receipt=receipts,
     gas=st.none() | st.integers(21_000, 10**6), gap=st.booleans(),
 )  # fmt: skip
-attempts = st.builds(Attempt, st.just(ATTEMPT.tx_hash), fees, st.floats(0, NOW), st.none() | st.floats(0, NOW))
+attempts = st.builds(Attempt, st.just(ATTEMPT.tx_hash), fees, st.none() | st.floats(0, NOW))
 entries = st.one_of(
     st.just(WAITING),
     st.builds(
-        Entry, st.sampled_from(("open", "close")), st.sampled_from(("signed", "sent", "mined")), st.integers(0, 9),
+        Entry, st.sampled_from(("open", "close")), st.sampled_from(("signed", "sent", "mined")), st.floats(0, NOW),
+        st.integers(0, 9),
         st.lists(attempts, min_size=1, max_size=3), st.builds(Block, st.integers(0, 120), st.sampled_from(("x", "y"))),
     ),
 )  # fmt: skip
@@ -145,10 +146,10 @@ def test_a_block_that_is_gone_sends_the_entry_back() -> None:
 
 
 def test_a_transaction_that_is_stuck_is_replaced_and_the_cap_holds() -> None:
-    stuck = replace(SENT, attempts=(replace(ATTEMPT, signed_at=NOW - 600),))
+    stuck = replace(SENT, since=NOW - 600)
     assert said(stuck) == Sign(Fees(25 * GWEI, 5 * GWEI // 4), None)
-    dear = Attempt(ATTEMPT.tx_hash, Fees(90 * GWEI, GWEI), NOW - 600, NOW - 1)
-    action = said(replace(SENT, attempts=(dear,)))
+    dear = Attempt(ATTEMPT.tx_hash, Fees(90 * GWEI, GWEI), NOW - 1)
+    action = said(replace(SENT, since=NOW - 600, attempts=(dear,)))
     assert isinstance(action, Wait)
     assert "max_fee_gwei" in action.reason
 
@@ -159,7 +160,7 @@ def test_a_nonce_that_another_has_used_is_released_once_that_is_settled() -> Non
 
 
 def test_a_nonce_that_leads_nowhere_is_released() -> None:
-    stuck = replace(SENT, attempts=(replace(ATTEMPT, signed_at=NOW - 600),))
+    stuck = replace(SENT, since=NOW - 600)
     assert isinstance(said(stuck, gap=True), Release)
     assert said(SENT, gap=True) == Wait()
 
@@ -168,6 +169,7 @@ def test_what_somebody_else_recorded_is_believed_of_the_contract_only() -> None:
     assert said(WAITING, standing="same") == Wait()
     assert said(WAITING, standing="same", settled="same") == Confirm()
     assert isinstance(said(WAITING, standing="other", settled="other"), Fail)
+    assert isinstance(said(replace(WAITING, kind="close"), opening_failed=True), Fail)
 
 
 def test_what_cannot_be_paid_or_would_be_refused_waits_and_says_why() -> None:
