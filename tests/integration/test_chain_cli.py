@@ -14,7 +14,7 @@ from cotrain.chain.merkle import Share, contributions_root, session_key
 from cotrain.chain.reader import LARGEST_ANSWER_BYTES, ChainReader
 from cotrain.errors import UnreachableError
 from tests.evm import Body, Call, EvmNode, Interfere
-from tests.integration.chain_fixtures import (
+from tests.integration.recorded_session import (
     ALICE,
     BOB,
     SHARES,
