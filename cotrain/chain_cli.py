@@ -116,16 +116,19 @@ async def fetch_credit(api: SessionsApi, session: str) -> CreditDocument:
     """
     from pydantic import ValidationError
 
-    from cotrain.chain.document import FORMAT_VERSION, MOST_SHARES, CreditDocument
+    from cotrain.chain.document import FORMAT_VERSION, CreditDocument
     from cotrain.errors import ProtocolError
 
     record = await api.get(f"sessions/{session}/record")
     _require_closed(record, session)
-    items = await api.items(f"sessions/{session}/record/shares", most=MOST_SHARES)
+    shares = await api.get(f"sessions/{session}/record/shares")
     try:
         return CreditDocument.model_validate(
-            {"kind": "cotrain-credit", "version": FORMAT_VERSION, "record": _recorded(record, session), "items": items}
-        )
+            {
+                "kind": "cotrain-credit", "version": FORMAT_VERSION, "record": _recorded(record, session),
+                "items": shares.get("items"),
+            }
+        )  # fmt: skip
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         raise ProtocolError(

@@ -73,18 +73,15 @@ class Told:
 
 @contextmanager
 def coordinator_double(told: Told) -> Iterator[str]:
-    """The URL of a coordinator that knows one session. Lists have pages of two."""
+    """The URL of a coordinator that knows one session."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
             prefix = f"/api/v1/sessions/{told.record['sessionId']}/record"
-            if path == prefix:
+            if self.path == prefix:
                 self._answer(200, told.record)
-            elif path == f"{prefix}/shares":
-                begin = int(query.rpartition("cursor=")[2]) if "cursor=" in query else 0
-                following = str(begin + 2) if begin + 2 < len(told.items) else None
-                self._answer(200, {"items": told.items[begin : begin + 2], "nextCursor": following})
+            elif self.path == f"{prefix}/shares":
+                self._answer(200, {"items": told.items})
             else:
                 self._answer(404, {"code": "not-found", "detail": "no such session"})
 

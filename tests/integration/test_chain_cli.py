@@ -226,6 +226,16 @@ def test_a_record_that_cannot_be_read_is_said_to_be_one(
     assert "the coordinator's record cannot be read" in ended.err
 
 
+@pytest.mark.parametrize("items", [None, {}, [1], [{"account": ALICE}], [{"account": ALICE.lower(), "samples": 1}]])
+def test_shares_that_cannot_be_read_are_said_to_be_some(
+    shell: Shell, coordinator: str, told: Told, items: Any
+) -> None:
+    told.items = items
+    ended = shell.execute("chain", "verify", f"{coordinator}/s/tales", ALICE)
+    assert (ended.code, ended.out) == (76, "")
+    assert "items" in ended.err
+
+
 def _nonsense(call: Call, honest: Any) -> bytes:
     return b"<html>busy</html>"
 
