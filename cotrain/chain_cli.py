@@ -138,14 +138,16 @@ async def fetch_credit(api: SessionsApi, session: str) -> CreditDocument:
 
 def _require_closed(record: dict[str, Any], session: str) -> None:
     from cotrain.chain.merkle import ShareError
+    from node.sessions.text import printable
 
-    if record.get("status") == "closed":
+    status, message = record.get("status"), record.get("message")
+    if status == "closed":
         return
-    if record.get("status") == "off":
+    if status == "off":
         raise ShareError("is not recorded on a chain", field=session, hint="its operator decides about that")
     raise ShareError(
-        f"is not closed on its chain: {record.get('status')}", field=session,
-        hint=str(record.get("message") or "try again when the session has ended"),
+        f"is not closed on its chain: {printable(status)}", field=session,
+        hint=printable(message or "try again when the session has ended"),
     )  # fmt: skip
 
 

@@ -66,19 +66,13 @@ class Recorded(CamelModel):
         return _bytes(self.contributions_root)
 
 
-class ShareDocument(CamelModel):
+class ShareDocument(ShareItem):
     """One account's share, with the proof that it is under the recorded root."""
 
     kind: Literal["cotrain-share"]
     version: Literal[1]
     record: Recorded
-    account: AccountName
-    samples: Count
     proof: list[Hash] = Field(max_length=LONGEST_PROOF)
-
-    def share(self) -> Share:
-        """The share. Raises InvalidRequestError."""
-        return Share(self.account, self.samples)
 
     def siblings(self) -> list[bytes]:
         """The proof, 32 bytes each."""
@@ -144,7 +138,8 @@ def read_document(path: Path) -> ShareDocument | CreditDocument:
         return ShareDocument.model_validate(found)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
+        # a field that is not known is called what the file's author likes
+        where = ascii(".".join(str(part) for part in problem["loc"]))[1:-1]
         raise InvalidRequestError(problem["msg"], field=f"{path}: {where}" if where else str(path)) from error
     except ValueError as error:
         raise InvalidRequestError(f"is no share document: {error}", field=str(path)) from error

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from eth_account.signers.local import LocalAccount
+from typing import TYPE_CHECKING, Any
 
 from coordinator.chain.config import ChainSection
 from coordinator.chain.entries import entry_of
@@ -22,6 +20,9 @@ from cotrain.chain.registry import Record
 from cotrain.identity.keystore import write_keystore
 from tests.evm import EvmNode
 from tests.registry_client import RegistryClient
+
+if TYPE_CHECKING:  # loaded here, it would raise the recursion limit
+    from eth_account.signers.local import LocalAccount
 
 PASSWORD = "of-the-keystore"
 CHEAP_SCRYPT_N = 2**12

@@ -134,6 +134,7 @@ def test_a_record_of_somebody_else_is_refused() -> None:
         (lambda found: found.pop("kind"), "kind"),
         (lambda found: found.update(version=2), "version"),
         (lambda found: found.update(more=1), "more"),
+        (lambda found: found.update({"\x1b[2J": 1}), r"\x1b[2J"),
         (lambda found: found.update(samples=-1), "samples"),
         (lambda found: found.update(samples=2**63), "samples"),
         (lambda found: found.update(samples="many"), "samples"),
@@ -154,6 +155,14 @@ def test_what_is_wrong_in_a_document_is_named(tmp_path: Path, change: Change, fi
     with pytest.raises(InvalidRequestError) as refused:
         read_document(path)
     assert refused.value.field == f"{path}: {field}"
+
+
+def test_a_document_for_a_name_that_steers_a_terminal_is_refused_without_it(tmp_path: Path) -> None:
+    share = credit_document().document_of(ALICE)
+    path = saved(share, tmp_path, lambda found: found.update(account="\x1b[2J"))
+    with pytest.raises(InvalidRequestError) as refused:
+        read_document(path)
+    assert "\x1b" not in str(refused.value)
 
 
 @pytest.mark.parametrize("account", ["eip155:1:0x12", ALICE.lower(), ""])
