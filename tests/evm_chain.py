@@ -15,7 +15,6 @@ _LIMIT = sys.getrecursionlimit()
 # isort: split
 from eth_tester import PyEVMBackend  # noqa: E402 - the limit must be read before
 from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound  # noqa: E402
-from eth_utils.exceptions import ValidationError  # noqa: E402
 
 __all__ = ["GWEI", "BlockNotFound", "EvmChain", "RefusedError", "TransactionNotFound"]
 
@@ -55,7 +54,8 @@ class EvmChain:
         self.mines_at_once = True
         self.least_priority_fee_wei = 0
         self._pool: dict[tuple[bytes, int], Waiting] = {}
-        self._mined: list[Waiting] = []
+        self._mined: dict[bytes, tuple[int, Waiting]] = {}
+        """Hash -> number of its block, and the transaction."""
 
     @property
     def chain_id(self) -> int:
@@ -82,7 +82,7 @@ class EvmChain:
             transaction = self._decode(raw)
             sender, nonce = transaction.sender, transaction.nonce
             next_nonce = self.backend.get_nonce(sender)
-            if self._is_mined(transaction.hash):
+            if transaction.hash in self._mined:
                 raise RefusedError("already known")
             if nonce < next_nonce:
                 raise RefusedError(f"nonce too low: next nonce {next_nonce}, tx nonce {nonce}")
@@ -102,7 +102,7 @@ class EvmChain:
             while (one := self._executable()) is not None:
                 del self._pool[one.transaction.sender, one.transaction.nonce]
                 self.backend.send_raw_transaction(one.raw)
-                self._mined.append(one)
+                self._mined[one.transaction.hash] = (self.height + 1, one)
             self.backend.mine_blocks(blocks)
 
     def drop_waiting(self) -> None:
@@ -118,9 +118,10 @@ class EvmChain:
         """
         with self.lock:
             back_to = self.backend.get_block_by_number(self.height - depth)
+            undone = [one for number, one in self._mined.values() if number > back_to["number"]]
+            for one in undone:
+                del self._mined[one.transaction.hash]
             self.backend.revert_to_snapshot(back_to["hash"])
-            undone = [one for one in self._mined if not self._is_mined(one.transaction.hash)]
-            self._mined = [one for one in self._mined if one not in undone]
             self.backend.mine_blocks(depth + 1)
             if not lose:
                 self._pool |= {(one.transaction.sender, one.transaction.nonce): one for one in undone}
@@ -170,13 +171,6 @@ class EvmChain:
         if transaction.gas < transaction.intrinsic_gas:
             raise RefusedError("intrinsic gas too low")
         return transaction
-
-    def _is_mined(self, hash_: bytes) -> bool:
-        try:
-            self.backend.get_transaction_by_hash(hash_)
-        except (TransactionNotFound, ValidationError):
-            return False
-        return True
 
 
 def _refuse_replacement(held: Any, offered: Any) -> None:
