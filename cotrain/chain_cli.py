@@ -45,7 +45,7 @@ def verify(
     invitation: Invitation = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:  # fmt: skip
-    """Check a wallet's share of a session: 0 if it is proved, 1 with the reason if it is not."""
+    """Check a wallet's share of a session, with --rpc by the chain itself: 0 if all is right, 1 with what is wrong."""
     from cotrain.chain.proof import check_document, check_opener
 
     document = _document(session, wallet, coordinator, invitation)
@@ -55,7 +55,7 @@ def verify(
     closed_at = _ask_chain(document, rpc) if rpc else None
     if as_json:
         facts = document.model_dump(mode="json", by_alias=True)
-        facts |= {"proved": True, "provedBy": "chain" if rpc else "document", "closedAt": closed_at}
+        facts |= {"provedBy": "chain" if rpc else None, "closedAt": closed_at}
         typer.echo(json.dumps(facts))
         return
     for line in _verdict_lines(document, closed_at):
@@ -174,18 +174,18 @@ def _ask_chain(document: ShareDocument, rpc: str) -> int:
 def _verdict_lines(document: ShareDocument, closed_at: int | None) -> list[str]:
     from datetime import UTC, datetime
 
-    proved = f"proved: {document.account} gave {document.samples} of {document.record.total_samples} samples"
-    lines = [f"{proved} to session {document.record.session}", *_record_lines(document.record)]
+    share = f"{document.account} gave {document.samples} of {document.record.total_samples} samples"
+    lines = [f"{share} to session {document.record.session}", *_record_lines(document.record)]
     if closed_at is None:
         return [
-            *lines, "not asked: the chain. The proof fits the root above; that this root is recorded is only what the "
-            "coordinator or the file says. Give --rpc URL to ask the chain itself.",
+            *lines, "Not proved, since the chain was not asked: the share is under the root above, but that this root "
+            "is recorded is only what the coordinator or the file says. Give --rpc URL to ask the chain itself.",
         ]  # fmt: skip
     when = datetime.fromtimestamp(closed_at, UTC).isoformat()
     return [
         *lines, f"closed      {when}, by the chain's clock",
-        "The chain says so. It says what the opener recorded: that this opener is the one whom you believe is for you "
-        "to check.",
+        "Proved by the chain. It says what the opener recorded: that this opener is the one whom you believe is for "
+        "you to check.",
     ]  # fmt: skip
 
 
@@ -193,6 +193,6 @@ def _record_lines(record: Recorded) -> list[str]:
     facts = [
         ("opener", record.opener), ("chain", record.chain), ("registry", record.contract),
         ("root", record.contributions_root), ("config", record.config_hash), ("model", record.final_digest),
-        ("opened by", record.open_tx), ("closed by", record.close_tx),
+        ("opened in", record.open_tx), ("closed in", record.close_tx),
     ]  # fmt: skip
     return [f"{name:<11} {value}" for name, value in facts if value is not None]
