@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +119,25 @@ def test_all_shares_are_saved_and_each_is_proved_from_them(
     for share in SHARES:
         proved = shell.execute("chain", "verify", str(path), share.account, "--rpc", registry.node.url, "--json")
         assert proved.json()["samples"] == share.samples
+
+
+def test_proving_loads_neither_web3_nor_eth_account(
+    shell: Shell, coordinator: str, registry: RegistryClient, tmp_path: Path
+) -> None:
+    """The latter would raise the recursion limit, and a node's deep nesting then end the process."""
+    path = saved_share(shell, coordinator, tmp_path)
+    script = (
+        "import sys\n"
+        "from cotrain.cli import execute\n"
+        "code = execute(sys.argv[1:])\n"
+        "heavy = {'web3', 'eth_account', 'torch', 'hivemind', 'coordinator'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+        "sys.exit(code)\n"
+    )
+    command = [sys.executable, "-c", script, "chain", "verify", str(path), ALICE, "--rpc", registry.node.url]
+    ended = subprocess.run(command, env=shell.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "[]\n")
+    assert "Proved by the chain." in ended.stdout
 
 
 def test_json_without_a_chain_says_that_nothing_is_proved(shell: Shell, coordinator: str) -> None:
