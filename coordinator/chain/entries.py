@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from coordinator.chain.machine import (
@@ -30,25 +31,42 @@ MOST_AT_ONCE = 64
 Change = Callable[[ChainEntryRow], None]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where entries go: a chain (CAIP-2), a registry there, and the account that signs."""
+
+    chain: str
+    contract: str
+    opener: str
+
+    @property
+    def here(self) -> ColumnElement[bool]:
+        """Entries that go there: a condition for queries."""
+        return and_(
+            ChainEntryRow.chain == self.chain, ChainEntryRow.contract == self.contract,
+            ChainEntryRow.opener == self.opener,
+        )  # fmt: skip
+
+
 class Entries:
     """The stored entries of one coordinator."""
 
     def __init__(self, store: Store):
         self._store = store
 
-    async def pending(self) -> Sequence[int]:
+    async def pending(self, place: Place) -> Sequence[int]:
         """Numbers of the oldest entries that are not settled."""
-        query = select(ChainEntryRow.id).where(ChainEntryRow.state.in_(PENDING_STATES)).order_by(ChainEntryRow.id)
+        query = select(ChainEntryRow.id).where(ChainEntryRow.state.in_(PENDING_STATES), place.here)
         async with self._store.read() as rows:
-            return (await rows.scalars(query.limit(MOST_AT_ONCE))).all()
+            return (await rows.scalars(query.order_by(ChainEntryRow.id).limit(MOST_AT_ONCE))).all()
 
     async def get(self, number: int) -> tuple[ChainEntryRow, Sequence[ChainEntryRow], ChainEntryRow | None]:
-        """An entry, the others that hold a nonce of the same account, and, for an end, its opening."""
+        """An entry, the others on the same way that hold a nonce, and, for an end, its opening."""
         async with self._store.read() as rows:
             row = await rows.get_one(ChainEntryRow, number)
             held = select(ChainEntryRow).where(
                 ChainEntryRow.state.in_(PENDING_STATES), ChainEntryRow.nonce.is_not(None), ChainEntryRow.id != number,
-                ChainEntryRow.chain == row.chain, ChainEntryRow.opener == row.opener,
+                Place(row.chain, row.contract, row.opener).here,
             )  # fmt: skip
             others = (await rows.scalars(held)).all()
             return row, others, await entry_of(rows, row.session_id, "open") if row.kind == "close" else None
@@ -65,9 +83,11 @@ class Entries:
             if opening is not None:
                 restart(opening, "the chain has lost it", now)
 
-    async def say(self, message: str) -> None:
-        """Have all pending entries say why they wait."""
-        told = update(ChainEntryRow).where(ChainEntryRow.state.in_(PENDING_STATES), ChainEntryRow.message != message)
+    async def say(self, message: str, which: ColumnElement[bool]) -> None:
+        """Have pending entries say why they wait."""
+        told = update(ChainEntryRow).where(
+            ChainEntryRow.state.in_(PENDING_STATES), ChainEntryRow.message != message, which
+        )
         async with self._store.write() as transaction:
             await transaction.rows.execute(told.values(message=message))
 

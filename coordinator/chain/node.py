@@ -66,9 +66,9 @@ class ChainNode:
         if as_quantity(found, "eth_chainId") != self._chain_id:
             raise ChainNodeError("the node is of another chain", field="chain.rpc_url", hint="chain.chain says which")
 
-    async def check_contract(self) -> None:
-        """Raises ChainNodeError unless the registry stands at its address."""
-        code = as_bytes(await self._asked("eth_getCode", self._contract, "latest"), "eth_getCode")
+    async def check_contract(self, address: str | None = None) -> None:
+        """Raises ChainNodeError unless the registry stands at its address, or at this one."""
+        code = as_bytes(await self._asked("eth_getCode", address or self._contract, "latest"), "eth_getCode")
         if not is_registry(code):
             raise ChainNodeError(
                 "no registry stands at this address of the chain", field="chain.contract",
@@ -170,9 +170,11 @@ class ChainNode:
         if said is None:
             return None
         found = as_object(said, "eth_getTransactionReceipt")
+        if as_hash(found.get("transactionHash"), "a receipt") != tx_hash:
+            raise ChainNodeError("the chain's node answers with the receipt of another transaction")
         if as_quantity(found.get("status"), "a receipt") != 1:
             raise ChainNodeError("the contract could not be made: the transaction failed")
-        return str(found.get("contractAddress"))
+        return _hex(as_bytes(found.get("contractAddress"), "a receipt"))
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sqlalchemy import not_
+
 from coordinator.chain.config import ChainSection
 from coordinator.chain.content import content_of
 from coordinator.chain.entries import (
     Entries,
+    Place,
     as_entry,
     attempts_of,
     is_unmined,
@@ -106,12 +109,23 @@ class Recorder:
 
         self._signer = await asyncio.to_thread(Signer.open, self._section)
 
+    @property
+    def _place(self) -> Place:
+        return Place(self._section.chain, self._section.contract, self.opener)
+
     async def run(self) -> None:
         """Look after what is pending, until cancelled."""
-        await self._entries.forget_transactions(self._clock() - self._section.transactions_kept_days * _DAY_S)
+        await self.begin()
         while True:
             await self.tick()
             await asyncio.sleep(self._section.poll_interval_s)
+
+    async def begin(self) -> None:
+        """Have what goes elsewhere say so, and forget what nobody needs any more."""
+        await self._entries.say(
+            "it belongs to another chain, contract or key than is configured now", not_(self._place.here)
+        )
+        await self._entries.forget_transactions(self._clock() - self._section.transactions_kept_days * _DAY_S)
 
     async def close(self) -> None:
         """Let go of the node."""
@@ -120,7 +134,7 @@ class Recorder:
 
     async def tick(self) -> None:
         """One round: do for each pending entry what can be done now. Without any, nobody is asked."""
-        pending = await self._entries.pending()
+        pending = await self._entries.pending(self._place)
         if not pending:
             return
         try:
@@ -139,7 +153,7 @@ class Recorder:
         if self._said != error.message:
             _logger.warning("records wait for the chain: %s", error)
             self._said = error.message
-        await self._entries.say(error.message)
+        await self._entries.say(error.message, self._place.here)
 
     async def _look(self) -> _Moment:
         node = self._node or await self._connect()
@@ -167,8 +181,8 @@ class Recorder:
             row, others, opening = await self._entries.get(number)
             if row.state not in PENDING_STATES:
                 return
-            if (row.chain, row.contract, row.opener) != (self._section.chain, self._section.contract, self.opener):
-                await self._wait(row, "it belongs to another chain, contract or key than is configured now")
+            if row.state == "waiting" and not _has_its_turn(others, opening):
+                await self._wait(row, "")  # the chain is not asked about those that only queue
                 return
             facts = await self._facts(row, others, opening, moment)
             if not await self._act(row, others, facts, decide(as_entry(row), facts, self._rules, self._clock())):
@@ -181,7 +195,7 @@ class Recorder:
         assert node is not None
         standing = await node.standing(content, moment.head.block.number)
         settled = await node.standing(content, moment.settled)
-        may_sign = not any(map(is_unmined, others)) and (opening is None or opening.state == "confirmed")
+        may_sign = _has_its_turn(others, opening)
         asks_gas = row.state == "waiting" and may_sign and standing == "absent"
         hashes = [one.tx_hash for one in reversed(row.transactions)]
         return Facts(
@@ -257,6 +271,11 @@ class Recorder:
         except RefusedTransactionError as error:  # what the chain says next time tells what to do
             problem = error.message
         await self._entries.change(row.id, lambda entry: note_sent(entry, self._clock(), problem))
+
+
+def _has_its_turn(others: Sequence[ChainEntryRow], opening: ChainEntryRow | None) -> bool:
+    """Whether nothing that comes before an entry is still to be settled, or never will be."""
+    return not any(map(is_unmined, others)) and (opening is None or opening.state not in PENDING_STATES)
 
 
 def _held(others: Sequence[ChainEntryRow]) -> set[int]:

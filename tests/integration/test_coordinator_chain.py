@@ -408,16 +408,19 @@ async def test_a_restart_goes_on_where_the_entry_is(stage: Stage, database_url: 
 
 
 async def test_entries_of_other_settings_wait_for_these(stage: Stage, database_url: str) -> None:
-    async with desk_at(stage, database_url) as desk:
+    clock = Clock()
+    async with desk_at(stage, database_url, clock) as desk:
         await desk.open("tales")
     stage.node.evm.mines_at_once = True
     other, _ = RegistryClient.deploy(stage.node)
     stage.node.evm.mines_at_once = False
-    async with desk_at(stage, database_url, contract=other.address) as desk:
-        await desk.rounds()
+    async with desk_at(stage, database_url, clock, contract=other.address) as desk:
+        await desk.recorder.begin()
+        await desk.open("poems")
+        await until_confirmed(desk, "poems")
         assert "another chain, contract or key" in (await desk.entry("tales")).message
-        assert stage.transactions() == 0
-    async with desk_at(stage, database_url) as desk:
+        assert stage.recorded("tales").opened_at == 0
+    async with desk_at(stage, database_url, clock) as desk:
         await until_confirmed(desk, "tales")
 
 
