@@ -351,6 +351,25 @@ async def test_the_receipt_of_another_transaction_is_no_receipt(
     await until_confirmed(desk, "tales")
 
 
+async def test_a_receipt_of_a_block_that_is_not_in_the_chain_is_none(desk: Desk, stage: Stage) -> None:
+    """The node has not noticed everywhere that the block is gone."""
+
+    def stale(call: Call, honest: Callable[[], Body]) -> Body:
+        said = honest()
+        if call["method"] == "eth_getTransactionReceipt" and said.get("result"):
+            said["result"]["blockHash"] = HASH
+        return said
+
+    await desk.open("tales")
+    await desk.rounds()
+    stage.node.interfere = stale
+    await desk.rounds(2)
+    row = await desk.entry("tales")
+    assert (row.state, row.message) == ("sent", "")
+    stage.node.interfere = None
+    await until_confirmed(desk, "tales")
+
+
 async def test_a_receipt_for_what_is_not_in_the_contract_confirms_nothing(desk: Desk, stage: Stage) -> None:
     """The node makes up a receipt that fits in all but the contract's state."""
     await desk.open("tales")
