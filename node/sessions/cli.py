@@ -85,11 +85,11 @@ def list_open(coordinator: Coordinator = "", limit: Most = 50, as_json: AsJson =
 
 @app.command()
 def show(session: Session, coordinator: Coordinator = "", invitation: Invitation = "", as_json: AsJson = False) -> None:
-    """One session: state, progress, what it waits for, how to join it."""
+    """One session: state, progress, what it waits for, how to join it, its record on a chain."""
     from node.sessions.text import session_lines
 
     target = target_of(coordinator, session, invitation)
-    print_one(ask(target, lambda api: api.get(f"sessions/{target.session}")), session_lines, as_json=as_json)
+    print_one(ask(target, lambda api: api.session_with_record(target.session)), session_lines, as_json=as_json)
 
 
 @app.command()
