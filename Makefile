@@ -1,5 +1,5 @@
 # `make demo` and `make test` are the two commands; the others are their parts.
-.PHONY: help demo test chaos fuzz check install install-dev coverage bench bench-swarm bench-coordinator bench-page screenshots format clean
+.PHONY: help demo test chaos fuzz check contracts-check install install-dev coverage bench bench-swarm bench-coordinator bench-page screenshots format clean
 
 CPU := OMP_NUM_THREADS=1
 
@@ -23,6 +23,9 @@ check: install-dev  ## lint, format, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+contracts-check:  ## compile the contract anew (npm), and compare it with the compiled form that is used
+	cd contracts && npm ci --ignore-scripts --no-audit --no-fund && node build.mjs --check
 
 install:  ## .venv with what a node and a coordinator need
 	@scripts/install.sh

@@ -26,6 +26,7 @@ from coordinator.api import (
     monitoring,
     pages,
     participants,
+    records,
     sessions,
     trained,
     uplink,
@@ -67,8 +68,8 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, links, sessions, assets, catalog, models, jobs, trained, participants, contributors, invitations, uplink,
-        events, monitoring, pages,
+        auth, links, sessions, assets, catalog, models, jobs, trained, participants, contributors, invitations, records,
+        uplink, events, monitoring, pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
@@ -77,7 +78,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
-    app.cleanup_ctx.extend((_store, _ingest, _progress, _metrics, _certificates, _leftovers))
+    app.cleanup_ctx.extend((_store, _chain, _ingest, _progress, _metrics, _certificates, _leftovers))
     app.cleanup_ctx.extend((_checkpointer, _evaluations, _status_files, _finishing))
     return app
 
@@ -132,6 +133,17 @@ async def _store(app: web.Application) -> AsyncIterator[None]:
     yield
     await coordinator.contract_wallets.close()
     await coordinator.store.close()
+
+
+async def _chain(app: web.Application) -> AsyncIterator[None]:
+    coordinator = app[COORDINATOR]
+    if not coordinator.settings.config.chain.enabled:
+        yield
+        return
+    await coordinator.recorder.start()
+    async with _background("chain", coordinator.recorder.run):
+        yield
+    await coordinator.recorder.close()
 
 
 async def _ingest(app: web.Application) -> AsyncIterator[None]:

@@ -10,11 +10,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from coordinator.chain.cli import chain_app
+
 app = typer.Typer(help="Run a coordinator: sessions, participants and live progress.", no_args_is_help=True)
 token_app = typer.Typer(
     help="Tokens for operators and scripts, made on the coordinator's machine.", no_args_is_help=True
 )
 app.add_typer(token_app, name="token")
+app.add_typer(chain_app, name="chain")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, IPvAnyNetwork, ValidationError
 
 from coordinator.auth.addresses import LOOPBACK, Network
+from coordinator.chain.config import ChainName, ChainSection
 from cotrain.config import MAX_CONFIG_BYTES, explain_problem
 from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.identity.account import Account
@@ -25,7 +26,6 @@ def _normal_account(name: str) -> str:
 
 
 Chain = Annotated[str, Field(pattern=r"^(eip155|aptos):[1-9][0-9]{0,17}$")]
-EthereumChain = Annotated[str, Field(pattern=r"^eip155:[1-9][0-9]{0,17}$")]
 RpcUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+", max_length=2000)]
 AccountName = Annotated[str, Field(max_length=128), AfterValidator(_normal_account)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
@@ -41,7 +41,7 @@ class SignInSection(Section):
     """CAIP-2 chains whose wallets are let in."""
     operators: tuple[AccountName, ...] = ()
     """Accounts (CAIP-10) that may steer and delete every session."""
-    rpc_urls: Annotated[dict[EthereumChain, RpcUrl], Field(repr=False)] = {}  # noqa: RUF012 - the model is frozen
+    rpc_urls: Annotated[dict[ChainName, RpcUrl], Field(repr=False)] = {}  # noqa: RUF012 - the model is frozen
     """JSON-RPC URL of a node, by chain: with one, contract wallets of the chain can sign in (EIP-1271)."""
     challenge_lifetime_s: Annotated[float, Field(ge=10, le=3600)] = 300.0
     """How long a text can be signed."""
@@ -131,6 +131,7 @@ class CoordinatorConfig(Section):
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()
     join: JoinSection = JoinSection()
+    chain: ChainSection = ChainSection()
 
 
 def load_coordinator_config(path: Path) -> CoordinatorConfig:

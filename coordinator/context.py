@@ -18,6 +18,9 @@ from coordinator.auth.sign_ins import SignIns
 from coordinator.auth.signatures import Signatures
 from coordinator.catalog_entries import CatalogEntries
 from coordinator.certificates import Certificates
+from coordinator.chain.notes import Notes
+from coordinator.chain.recorder import Recorder
+from coordinator.chain.records import Records
 from coordinator.checkpointer_messages import Exported, Judged, Saved, SaveFailed, SessionReport
 from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.cleanup import Cleanup
@@ -53,6 +56,8 @@ class Coordinator:
     pump: ProgressPump
     checkpointer: CheckpointerProcess
     sessions: Sessions
+    recorder: Recorder
+    records: Records
     registry: Registry
     retention: Retention
     cleanup: Cleanup
@@ -111,14 +116,17 @@ def build_coordinator(settings: Settings) -> Coordinator:
     bonds = Bonds(store, signatures, public_url=settings.public_url)
     registry = Registry(store, settings.shared)
     retention = Retention(store, settings.shared, settings.config.models.versions_kept)
-    sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, registry, checkpointer.send)
+    recorder = Recorder(store, settings.config.chain)
+    notes = Notes(settings.config.chain, lambda: recorder.opener)
+    sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, registry, notes, checkpointer.send)
     jobs = Jobs(store, settings.shared, registry, checkpointer.send)
     catalog = CatalogEntries(store, limiter, settings.shared)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     suspicions = Suspicions(store, participants)
     return Coordinator(
         settings=settings, hub=hub, uplinks=uplinks, store=store, pump=pump, checkpointer=checkpointer,
-        sessions=sessions, registry=registry, retention=retention, cleanup=Cleanup(store, settings.shared),
+        sessions=sessions, recorder=recorder, records=Records(store), registry=registry, retention=retention,
+        cleanup=Cleanup(store, settings.shared),
         participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,

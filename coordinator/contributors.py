@@ -70,6 +70,17 @@ async def most_first(
     return [totals(account, names.get(account, []), shares.get(account, [])) for account in accounts], following
 
 
+async def samples_by_account(rows: AsyncSession, session: str) -> dict[str, int]:
+    """What each wallet gave to one session, those that gave nothing left out, in the order of their names."""
+    samples = _sum(ContributionRow.samples)
+    query = (
+        _given(SessionRow.id == session, ParticipantRow.account, samples)
+        .where(ParticipantRow.account != "").group_by(ParticipantRow.account).having(samples > 0)
+        .order_by(ParticipantRow.account)
+    )  # fmt: skip
+    return {row[0]: row[1] for row in await rows.execute(query)}
+
+
 def totals(account: str, names: Iterable[str], shares: Collection[SessionShare]) -> ContributorTotals:
     """A wallet with what it gave to each session. Pure."""
     counted = [share.tokens for share in shares if share.tokens is not None]

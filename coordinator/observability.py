@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from coordinator.chain.machine import ENTRY_STATES, EntryState
 from coordinator.lifecycle import STATES
 from cotrain.protocol import EventType
 from cotrain.status import State
@@ -36,6 +37,10 @@ class Standing:
     """How many are in each state; None where the database does not answer."""
     participants_connected: int
     checkpointer_up: bool
+    chain_entries: Mapping[EntryState, int] | None = None
+    """How many entries of records are in each state; None where that is not known."""
+    chain_last_error_at: float | None = None
+    """When the chain's node last did not do its part, in Unix seconds."""
 
 
 class Metrics:
@@ -89,6 +94,14 @@ class Metrics:
         )  # fmt: skip
         self._database = Gauge("cotrain_database_up", "1 where the database answers.", registry=self.registry)
         self._checkpointer = Gauge("cotrain_checkpointer_up", "1 where the checkpointer is up.", registry=self.registry)
+        self._chain_entries = Gauge(
+            "cotrain_chain_entries", "Openings and ends of sessions on their way to a chain.", ["state"],
+            registry=self.registry,
+        )  # fmt: skip
+        self._chain_error = Gauge(
+            "cotrain_chain_last_error_timestamp_seconds", "When the chain's node last failed; 0: it never did.",
+            registry=self.registry,
+        )  # fmt: skip
 
     def answered(self, method: str, route: str, status: str, seconds: float | None) -> None:
         """Count an answered request.
@@ -132,6 +145,11 @@ class Metrics:
         if standing.sessions is not None:
             for state in STATES:
                 self._sessions.labels(state).set(standing.sessions.get(state, 0))
+        self._chain_entries.clear()
+        if standing.chain_entries is not None:
+            for entry_state in ENTRY_STATES:
+                self._chain_entries.labels(entry_state).set(standing.chain_entries.get(entry_state, 0))
+        self._chain_error.set(standing.chain_last_error_at or 0)
         return generate_latest(self.registry)
 
 

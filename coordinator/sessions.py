@@ -18,6 +18,7 @@ from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.limits import Limits
 from coordinator.certificates import Certificates
+from coordinator.chain.notes import Notes
 from coordinator.checkpointer_messages import Failed, Finish, Follow, Following, Order, Release, Saved
 from coordinator.hub import CLOSE_NORMAL, Hub
 from coordinator.idempotency import Keep, keep_nothing
@@ -71,7 +72,7 @@ class Sessions:
 
     def __init__(
         self, store: Store, hub: Hub, uplinks: Uplinks, settings: Settings, limits: Limits,
-        certificates: Certificates, registry: Registry, send: Send,
+        certificates: Certificates, registry: Registry, notes: Notes, send: Send,
     ):  # fmt: skip
         self._store = store
         self._hub = hub
@@ -80,6 +81,7 @@ class Sessions:
         self._limits = limits
         self._certificates = certificates
         self._registry = registry
+        self._notes = notes
         self._send = send
         self._queue = Queue(settings.queue_limits)
         self._finishing: dict[str, asyncio.Task[None]] = {}
@@ -178,6 +180,7 @@ class Sessions:
             row = await find_session(transaction.rows, session)
             followed = row.state in FOLLOWED_STATES and not await queue_reasons(transaction.rows, [session])
             await change_state(transaction, row, action)
+            await self._notes.note_end(transaction, row)
             let_out = await self._queue.on_change(transaction.rows, row)
             view = await self.view(transaction.rows, row)
             await keep(transaction, view)
@@ -226,6 +229,7 @@ class Sessions:
             async with self._store.write() as transaction:
                 row = await find_session(transaction.rows, report.session)
                 await self._apply(transaction, row, report, saved)
+                await self._notes.note_end(transaction, row, None if saved is None else saved.status)
                 let_out = await self._queue.on_change(transaction.rows, row)
                 saves = await open_saves(transaction.rows, row.id) if isinstance(report, Following) else []
         except (ConflictError, NotFoundError) as error:
@@ -252,6 +256,7 @@ class Sessions:
             row.data_key = report.data_key
             if row.state == "pending":
                 await change_state(transaction, row, "prepared")
+                self._notes.note_opening(transaction, row)
         elif isinstance(report, Saved):
             row.model_path = report.path
             await change_state(transaction, row, saved_action(row.state))

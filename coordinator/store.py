@@ -162,6 +162,17 @@ async def migrate_database(url: str) -> Migrated:
     return migrated
 
 
+@contextlib.asynccontextmanager
+async def open_store(url: str) -> AsyncIterator[Store]:
+    """The coordinator's database for a command; a coordinator may have it open as well."""
+    store = Store(url, lambda _session, _event: None)
+    await store.migrate()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 async def last_seq(rows: AsyncSession, session: str) -> int:
     """Number of the newest event of the session, 0 if there is none."""
     newest = await rows.scalar(select(func.max(EventRow.seq)).where(EventRow.session_id == session))

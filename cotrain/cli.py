@@ -35,6 +35,7 @@ class LazyCommand(NamedTuple):
 
 
 LAZY_COMMANDS = {
+    "chain": LazyCommand("cotrain.chain_cli", "Prove by a public chain who gave how much."),
     "coordinator": LazyCommand("coordinator.cli", "Run a coordinator."),
     "demo": LazyCommand("cotrain.demo", "A coordinator and some nodes on this machine."),
     "node": LazyCommand("node.cli", "Take part in a session as a volunteer."),

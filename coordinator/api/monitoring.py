@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Mapping
+from typing import Any, Literal, TypeVar
 
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
@@ -17,6 +17,7 @@ from coordinator.api.events import events
 from coordinator.api.operations import Answer, operation
 from coordinator.api.requests import json_answer
 from coordinator.api.uplink import stream
+from coordinator.chain.machine import EntryState
 from coordinator.context import COORDINATOR, Coordinator
 from coordinator.database import database_failures
 from coordinator.json_log import FIELDS
@@ -26,6 +27,8 @@ from cotrain.request import CamelModel
 from cotrain.status import State
 
 routes = web.RouteTableDef()
+
+_AnswerT = TypeVar("_AnswerT")
 
 _logger = logging.getLogger(__name__)
 _DATABASE_LIMIT_S = 2.0
@@ -76,7 +79,8 @@ async def measures(request: web.Request) -> web.Response:
     coordinator = request.app[COORDINATOR]
     standing = Standing(
         sessions=await sessions_by_state(coordinator), participants_connected=len(coordinator.uplinks),
-        checkpointer_up=coordinator.checkpointer.ready is not None,
+        checkpointer_up=coordinator.checkpointer.ready is not None, chain_entries=await _chain_entries(coordinator),
+        chain_last_error_at=coordinator.recorder.last_error_at,
     )  # fmt: skip
     body = coordinator.metrics.exposition(standing)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_PLAIN_0_0_4})
@@ -131,9 +135,24 @@ def readiness(*, database: bool, checkpointer: bool) -> Readiness:
 async def sessions_by_state(coordinator: Coordinator) -> dict[State, int] | None:
     """How many sessions are in each state; None where the database does not say so in time."""
     query = select(SessionRow.state, func.count()).group_by(SessionRow.state)
-    try:
-        async with asyncio.timeout(_DATABASE_LIMIT_S), coordinator.store.read() as rows:
+
+    async def ask() -> dict[State, int]:
+        async with coordinator.store.read() as rows:
             return {row[0]: row[1] for row in await rows.execute(query)}
+
+    return await _in_time(ask())
+
+
+async def _chain_entries(coordinator: Coordinator) -> dict[EntryState, int] | None:
+    """How many entries of records are in each state; None without a chain, too."""
+    return await _in_time(coordinator.records.by_state()) if coordinator.settings.config.chain.enabled else None
+
+
+async def _in_time(asking: Awaitable[_AnswerT]) -> _AnswerT | None:
+    """What the database answers; None where it does not do so in time."""
+    try:
+        async with asyncio.timeout(_DATABASE_LIMIT_S):
+            return await asking
     except database_failures() as error:  # a time that is over is an OSError, too
         _logger.warning("the database does not answer (%s)", type(error).__name__)
         return None

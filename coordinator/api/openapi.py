@@ -26,6 +26,7 @@ PATH_PARAMETERS: Mapping[str, str] = {
     "id": "a session", "participant": "a participant of the session", "sha256": "SHA-256 of a file, hexadecimal",
     "entry": "id or name in the catalog", "model": "id or name of a model", "version": "its number in the model",
     "invitation": "an invitation to the session", "job": "a job",
+    "account": "a wallet: its CAIP-10 account",
 }  # fmt: skip
 _ERRORS: Mapping[int, str] = {
     400: "not of the protocol", 401: "not signed in, or with a token that is not known",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from sqlalchemy import select, update
@@ -12,7 +10,7 @@ from sqlalchemy.sql import ColumnElement
 
 from coordinator.auth.sign_ins import NewSignIn, SignIns
 from coordinator.models import SignInRow
-from coordinator.store import Store
+from coordinator.store import open_store
 from cotrain.errors import InvalidRequestError, NotFoundError
 from cotrain.identity.account import Account
 from cotrain.status import now
@@ -36,14 +34,14 @@ class IssuedToken:
 
 async def issue_token(database_url: str, account: Account, lifetime_s: float) -> NewSignIn:
     """A token that acts for the account, as if its wallet had signed in. Raises DatabaseError, ConfigError."""
-    async with _store(database_url) as store:
+    async with open_store(database_url) as store:
         return await SignIns(store, lifetime_s=lifetime_s).open(account, on_new_account=lambda: None)
 
 
 async def issued_tokens(database_url: str, account: Account | None) -> list[IssuedToken]:
     """The tokens that are alive, the newest first: of all accounts, or of one."""
     query = select(SignInRow).where(*_alive(account)).order_by(SignInRow.created_at.desc(), SignInRow.token_sha256)
-    async with _store(database_url) as store, store.read() as rows:
+    async with open_store(database_url) as store, store.read() as rows:
         return [
             IssuedToken(row.token_sha256[:_ID_LENGTH], row.account, row.created_at, row.expires_at)
             for row in await rows.scalars(query)
@@ -75,21 +73,10 @@ async def revoke_tokens_of(database_url: str, account: Account) -> int:
 
 async def _revoke(database_url: str, *which: ColumnElement[bool]) -> list[str]:
     mark = update(SignInRow).where(*which).values(revoked_at=now()).returning(SignInRow.account)
-    async with _store(database_url) as store, store.write() as transaction:
+    async with open_store(database_url) as store, store.write() as transaction:
         return list(await transaction.rows.scalars(mark))
 
 
 def _alive(account: Account | None) -> tuple[ColumnElement[bool], ...]:
     alive = (SignInRow.revoked_at.is_(None), SignInRow.expires_at > now())
     return alive if account is None else (*alive, SignInRow.account == str(account))
-
-
-@contextlib.asynccontextmanager
-async def _store(database_url: str) -> AsyncIterator[Store]:
-    """The coordinator's database, which a coordinator may have open as well."""
-    store = Store(database_url, lambda _session, _event: None)
-    await store.migrate()
-    try:
-        yield store
-    finally:
-        await store.close()

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from cotrain.errors import NotAuthorizedError, RateLimitedError, UnreachableError
+from cotrain.errors import NotAuthorizedError, NotFoundError, RateLimitedError, UnreachableError
 from cotrain.protocol import Hardware
 from node.backoff import Backoff
 from node.client import CoordinatorClient, PreparingError, failure_reason, raise_for_problem
@@ -53,6 +53,14 @@ class SessionsApi(CoordinatorClient):
     async def get(self, path: str, **query: Any) -> dict[str, Any]:
         """What stands at `path` under /api/v1. Raises UnreachableError after 5 tries, and what it answers."""
         return await self._ask("GET", self._url(path, query))
+
+    async def session_with_record(self, session: str) -> dict[str, Any]:
+        """A session, and under `record` what of it stands on a chain; null of a coordinator that keeps no records."""
+        view = await self.get(f"sessions/{session}")
+        try:
+            return {**view, "record": await self.get(f"sessions/{session}/record")}
+        except NotFoundError:  # an older coordinator
+            return {**view, "record": None}
 
     async def get_once(self, path: str, *, limit_s: float, **query: Any) -> dict[str, Any]:
         """The same in one try of `limit_s` seconds. Raises TimeoutError besides."""

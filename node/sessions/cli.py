@@ -85,11 +85,11 @@ def list_open(coordinator: Coordinator = "", limit: Most = 50, as_json: AsJson =
 
 @app.command()
 def show(session: Session, coordinator: Coordinator = "", invitation: Invitation = "", as_json: AsJson = False) -> None:
-    """One session: state, progress, what it waits for, how to join it."""
+    """One session: state, progress, what it waits for, how to join it, its record on a chain."""
     from node.sessions.text import session_lines
 
     target = target_of(coordinator, session, invitation)
-    print_one(ask(target, lambda api: api.get(f"sessions/{target.session}")), session_lines, as_json=as_json)
+    print_one(ask(target, lambda api: api.session_with_record(target.session)), session_lines, as_json=as_json)
 
 
 @app.command()
@@ -144,6 +144,19 @@ def participants(
     target = target_of(coordinator, session, invitation)
     found = ask(target, lambda api: api.items(f"sessions/{target.session}/participants", most=limit))
     print_all(found, participants_table, as_json=as_json)
+
+
+@app.command()
+def credit(
+    session: Session, coordinator: Coordinator = "", invitation: Invitation = "", limit: Most = 200,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Which wallets are credited with how much of a session: only what verified rounds bear out counts."""
+    from node.sessions.text import credit_table
+
+    target = target_of(coordinator, session, invitation)
+    found = ask(target, lambda api: api.items("contributors", most=limit, session=target.session))
+    print_all(found, credit_table, as_json=as_json)
 
 
 @app.command()

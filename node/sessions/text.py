@@ -73,6 +73,7 @@ def session_lines(view: View) -> list[str]:
         ("created", view["createdAt"]),
         ("last trained", view["lastTrainAt"] or ""),
         ("model", view["modelPath"]),
+        ("record", record_words(view.get("record"))),
         ("possible", ", ".join(view["possibleActions"])),
         ("address", view["url"]),
         ("join with", view["joinCommand"]),
@@ -84,6 +85,15 @@ def waiting_for(view: View) -> str:
     """Why a session does not train yet; empty if it waits for nothing."""
     reason = view.get("waitingFor")
     return "" if reason is None else f"{reason['code']}: {reason['message']}"
+
+
+def record_words(record: View | None) -> str:
+    """How far a session's record on a chain is; empty where nothing is recorded."""
+    if record is None or record["status"] == "off":
+        return ""
+    transaction = record["closeTx"] or record["openTx"]
+    words = f"{record['status']} on {record['chain']}" + (f", transaction {transaction}" if transaction else "")
+    return f"{words}: {record['message']}" if record["message"] else words
 
 
 def action_line(view: View) -> str:
@@ -136,6 +146,16 @@ def participants_table(views: Sequence[View]) -> list[str]:
     ]  # fmt: skip
     header = ("PARTICIPANT", "STATE", "PHASE", "ROUND", "SAMPLES", "LOSS", "TOKENS/S", "NAME", "DEVICE")
     return columns(header, rows)
+
+
+def credit_table(views: Sequence[View]) -> list[str]:
+    """One line a wallet."""
+    rows = [
+        (view["account"], view["samples"], "-" if view["tokens"] is None else view["tokens"], view["rounds"],
+         ", ".join(view["names"]))
+        for view in views
+    ]  # fmt: skip
+    return columns(("WALLET", "SAMPLES", "TOKENS", "ROUNDS", "NAMES"), rows)
 
 
 def models_table(views: Sequence[View]) -> list[str]:

@@ -53,6 +53,17 @@ def add_credit(shared: Path, session: str, samples: int) -> None:
     _insert(shared, "contributions", rows)
 
 
+def add_record(shared: Path, session: str, *, tx_hash: str, message: str) -> None:
+    """The opening of this session is on its way to a chain."""
+    row = {
+        "session_id": session, "visibility": "public", "kind": "open", "chain": "eip155:8453",
+        "contract": "0x" + "c" * 40, "opener": "0x" + "d" * 40, "config_hash": "e" * 64, "final_digest": "",
+        "contributions_root": "", "total_samples": 0, "shares": "[]", "state": "sent", "nonce": 0, "tx_hash": tx_hash,
+        "block_hash": "", "message": message, "created_at": FIRST_POINT_AT, "updated_at": FIRST_POINT_AT,
+    }  # fmt: skip
+    _insert(shared, "chain_records", [row])
+
+
 def copy_participant(shared: Path, count: int) -> None:
     """Give the session of the one participant in the database `count` more like it."""
     with _database(shared) as connection:

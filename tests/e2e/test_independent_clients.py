@@ -1,4 +1,4 @@
-"""Strangers' clients: wallets of viem and of Aptos' SDK sign in and register a peer.
+"""Strangers' clients: wallets of viem and of Aptos' SDK sign in and register a peer; viem checks a share on a chain.
 
 The scripts are in tests/clients and share no code with the coordinator. npm installs the versions of its
 package-lock.json into a temporary folder.
@@ -29,6 +29,10 @@ from cotrain.process import child_environment
 from cotrain.status import now
 from tests.e2e.page_fixtures import Api, coordinator_process, eventually
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
+from tests.evm import EvmNode
+from tests.integration.recorded_session import ALICE, BOB, SHARES, Told, coordinator_double, record_session
+from tests.integration.test_sessions_cli import Shell
+from tests.registry_client import RegistryClient
 
 CLIENTS = Path(__file__).resolve().parents[1] / "clients"
 LIMIT_S = 120.0
@@ -144,3 +148,28 @@ def check_membership(found: dict[str, Any], *, session: str) -> None:
     assert certificate.role == "reduce"
     with pytest.raises(MembershipError, match="certificate of another peer"):
         check(peer_id=peer_id_of(bytes(32)))
+
+
+@pytest.mark.parametrize("wallet", [ALICE, BOB])
+async def test_strangers_tools_prove_a_saved_share(clients: Path, tmp_path: Path, wallet: str) -> None:
+    """OpenZeppelin's tree makes the same root and the same proof, and the registry says yes to viem."""
+    shell = Shell(tmp_path / "home", "")
+    with EvmNode() as node:
+        registry, _ = RegistryClient.deploy(node)
+        opener = node.accounts[0]
+        with coordinator_double(Told(record_session(registry, opener, "tales"), SHARES)) as url:
+            for command in (("share", f"{url}/s/tales", wallet), ("credit", f"{url}/s/tales")):
+                file = str(tmp_path / f"{command[0]}.json")
+                saved = await asyncio.to_thread(shell.execute, "chain", *command, "--out", file)
+                assert saved.code == 0, saved.err
+        files = [str(tmp_path / name) for name in ("share.json", "credit.json")]
+        found = json.loads(await run("node", "share.mjs", *files, node.url, folder=clients))
+
+    share = json.loads((tmp_path / "share.json").read_text())
+    assert f"eip155:{found['chainId']}" == share["record"]["chain"]
+    assert found["root"] == found["recordedRoot"] == share["record"]["contributionsRoot"]
+    assert found["proof"] == share["proof"]
+    assert found["recordedTotal"] == sum(one.samples for one in SHARES)
+    assert (found["treeTakes"], found["chainTakes"], found["chainTakesOneMore"]) == (True, True, False)
+    assert found["closedBy"] == opener.address.lower()
+    assert found["closedFor"] == registry.address.lower()

@@ -204,6 +204,7 @@ def test_a_session_is_opened_seen_steered_and_removed(shell: Shell) -> None:
     assert shell.run("list", "--json").lines()[0]["id"] == session
     assert session in shell.run("list").out
     assert shell.run("show", f"{shell.url}/s/{session}").out.startswith(f"session       {session}\n")
+    assert shell.run("show", session, "--json").json()["record"]["status"] == "off"
 
     assert shell.run("start", session).out.startswith(f"session {session}: ")
     with shell.started("watch", session, "--json") as watching:

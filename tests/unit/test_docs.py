@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from coordinator.cli import app as coordinator_app
+from cotrain.chain_cli import app as chain_app
 from cotrain.cli import LAZY_COMMANDS, app
 from cotrain.config import parse_config
 from cotrain.demo import app as demo_app
@@ -30,7 +31,7 @@ OTHER_CODE = ("Dockerfile", "compose.yaml", "Makefile", "scripts/install.sh", ".
 
 COMMAND_APPS = {
     "coordinator": coordinator_app, "demo": demo_app, "node": node_app, "sessions": sessions_app,
-    "simulate": simulate_app, "train": train_app,
+    "chain": chain_app, "simulate": simulate_app, "train": train_app,
 }  # fmt: skip
 VARIABLE = re.compile(r"\bCOTRAIN_[A-Z_]+\b")
 REPOSITORY_FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|js|md|toml|yaml|sh))`")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from coordinator.chain.records import RecordView
 from coordinator.credits import Credit
 from coordinator.jobs import JobView
 from coordinator.lifecycle import possible_actions
@@ -73,6 +74,14 @@ def test_one_session_is_shown_with_what_it_waits_for_and_without_what_is_empty()
     assert "join with     cotrain node join http://host/s/poems-1234" in lines
     assert "node needs    2.5 GB" in lines
     assert not any(line.startswith(("error", "description", "model")) for line in lines)
+
+
+def test_a_session_tells_of_its_record() -> None:
+    record = RecordView(session_id=SESSION, status="off")
+    assert text.session_lines(session() | {"record": record.model_dump(by_alias=True)}) == text.session_lines(session())
+    opened = {"status": "waiting", "chain": "eip155:8453", "open_tx": "0xab", "message": "no answer"}
+    lines = text.session_lines(session() | {"record": record.model_copy(update=opened).model_dump(by_alias=True)})
+    assert "record        waiting on eip155:8453, transaction 0xab: no answer" in lines
 
 
 def test_what_strangers_have_written_steers_no_terminal() -> None:

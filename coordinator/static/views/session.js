@@ -11,6 +11,7 @@ import { SessionCheckpoints, SessionConfig, SessionEvaluations, SessionJoin, Ses
 import { SessionHead } from "./session_head.js";
 import { SessionLog } from "./session_log.js";
 import { SessionPeople, namesOf } from "./session_people.js";
+import { SessionRecord } from "./session_record.js";
 import { SessionRounds } from "./session_rounds.js";
 
 function Gone() {
@@ -38,6 +39,7 @@ function Session({ live, state }) {
       <${SessionCurves} points=${points} tokens=${tokens} />
       <div class="stack"><${SessionRounds} records=${records} /><${SessionEvaluations} records=${records} />
         <${SessionCheckpoints} checkpoints=${checkpoints} /></div></div>
+    <${SessionRecord} session=${session} />
     <${SessionPeople} people=${people} records=${records} />
     <${SessionLog} live=${live} records=${records} names=${names} hasOlder=${olderLog !== null} />
     <${SessionConfig} config=${config} /></article>`;
