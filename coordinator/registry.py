@@ -24,6 +24,7 @@ from coordinator.model_views import (
     ModelView,
     VersionDetailView,
     VersionView,
+    is_servable,
     model_view,
     version_detail_view,
     version_view,
@@ -226,6 +227,24 @@ class Registry:
                 )
             row.pinned = pinned
             return version_view(row)
+
+    async def promote(self, name: str, number: int, seen: ColumnElement[bool]) -> ModelView:
+        """Let this version answer chats with the model, an older one as well.
+
+        Raises NotFoundError, or ConflictError if it cannot be chatted with.
+        """
+        async with self._store.write() as transaction:
+            row = await _find_version(transaction.rows, name, number, seen)
+            if not is_servable(row.path, row.config):
+                raise ConflictError(
+                    f"version {row.version} has no files, or is no model that goes on with a text", field="version",
+                    hint="GET /api/v1/models/{model} says which versions are servable",
+                )  # fmt: skip
+            model = await transaction.rows.get_one(ModelRow, row.model_id)
+            model.promoted_version = row.version
+            (view,) = await _views(transaction.rows, [model], seen)
+        _logger.info("version %d of model %s answers its chats", row.version, row.model_id)
+        return view
 
 
 async def _model_of(rows: AsyncSession, row: SessionRow) -> str:
