@@ -11,11 +11,9 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, ValidationError
 
 from coordinator.json_log import LOGGED_REQUEST
-from cotrain.config import explain_problem
-from cotrain.errors import CotrainError, InvalidRequestError, ProtocolError
+from cotrain.errors import CotrainError, ProtocolError
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -71,14 +69,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             request, http.HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "something went wrong on our side",
             hint="try again; if it stays, tell the operator the request id",
         )  # fmt: skip
-
-
-def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
-    """pydantic's findings as one error that lists them all."""
-    found = error.errors(include_url=False, include_input=False)
-    listed = [explain_problem(dict(item), model) for item in found]
-    first = listed[0]
-    return InvalidRequestError(first["message"], field=first["field"], hint=first["hint"], details={"problems": listed})
 
 
 def _cotrain_problem(request: web.Request, error: CotrainError) -> web.Response:

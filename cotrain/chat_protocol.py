@@ -10,8 +10,9 @@ import http
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
+from cotrain.config import invalid_input
 from cotrain.described import DescribedModel
 from cotrain.errors import CotrainError
 
@@ -267,3 +268,11 @@ def error_of(error: CotrainError) -> ChatError:
         chat_status(error.http_status), error.code, error.message, field=error.field, hint=error.hint,
         problems=error.details.get("problems", ()),
     )  # fmt: skip
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """A request's body; types are not coerced. Raises InvalidRequestError that lists every problem."""
+    try:
+        return ChatRequest.model_validate_json(body, strict=True)
+    except ValidationError as error:
+        raise invalid_input(error, ChatRequest) from error

@@ -33,9 +33,10 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "evaluate": frozenset({"account"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop, cancel and save; `register`, `leave`
-and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` and `promote` are of a
-model, whose owner is that of its sessions; `evaluate` is of models and jobs. A participant's own token stands for the role of that one
-and for no other. Of a private session `coordinator.invitations` says who sees it at all: to others there is none."""
+and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` and `promote` are of a model,
+whose owner is that of its sessions; `evaluate` is of models and jobs. A participant's own token stands for the role of
+that one and for no other. Of a private session `coordinator.invitations` says who sees it at all: to others there is
+none."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
