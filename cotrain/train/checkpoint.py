@@ -20,10 +20,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from cotrain.errors import DivergedError, IntegrityError
+from cotrain.folders import replacing_folder
 from cotrain.paths import CHECKPOINT_MANIFEST, CHECKPOINT_NAME
 from cotrain.status import read_json_object
 from cotrain.train.diloco import OuterState
-from cotrain.train.files import replacing_folder
 
 STATE_FILE = "state.safetensors"
 _FORMAT = 2

@@ -14,11 +14,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cotrain.errors import ConflictError, DivergedError
+from cotrain.folders import StorageError
 from cotrain.paths import CONTROL_FILE
 from cotrain.sections import Optimizer, Strategy
 from cotrain.status import Control, write_control
 from cotrain.train.checkpoint import STATE_FILE
-from cotrain.train.files import StorageError
 from cotrain.train.local_run import LocalRun
 from cotrain.train.model import flatten_parameters
 from cotrain.train.trainer import MOST_SKIPPED

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from cotrain.errors import DivergedError
+from cotrain.folders import StorageError, replacing_folder
 from cotrain.paths import CHECKPOINT_MANIFEST
 from cotrain.sections import ModelSection
 from cotrain.train.checkpoint import (
@@ -27,7 +28,6 @@ from cotrain.train.checkpoint import (
 )
 from cotrain.train.diloco import OuterState
 from cotrain.train.evaluate import generate_text
-from cotrain.train.files import StorageError, replacing_folder
 from cotrain.train.model import build_model
 from cotrain.train.spec import DataSpec
 from cotrain.train.tokenizer import byte_tokenizer

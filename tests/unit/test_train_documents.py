@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cotrain.records import BadRecord, Place, Record
 from cotrain.train.data.documents import PIECE_BYTES, read_pieces, read_whole, standard_library_files
-from cotrain.train.data.records import BadRecord, Place, Record
 
 
 def texts_of(records: list[Record | BadRecord]) -> list[str]:

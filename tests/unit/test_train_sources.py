@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import BadRecord, Record
+from cotrain.records import BadRecord, Record
 from cotrain.train.data.sources import Source, find_source, named_splits
 
 

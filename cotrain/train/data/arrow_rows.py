@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import NOT_UTF8, BadRecord, Place, Record, require_columns
+from cotrain.records import NOT_UTF8, BadRecord, Place, Record, require_columns
 
 BATCH_ROWS = 256
 

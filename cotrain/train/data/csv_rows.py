@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import MAX_RECORD_BYTES, NOT_UTF8, TOO_LONG, BadRecord, Place, Record, require_columns
+from cotrain.records import MAX_RECORD_BYTES, NOT_UTF8, TOO_LONG, BadRecord, Place, Record, require_columns
 
 NOT_CSV = "malformed CSV"
 OTHER_LENGTH = "not as many fields as the header"

@@ -6,7 +6,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from cotrain.train.data.records import NOT_UTF8, BadRecord, Place, Record
+from cotrain.records import NOT_UTF8, BadRecord, Place, Record
 
 PIECE_BYTES = 4096
 """A lone file is cut into documents of this many bytes (to the end of a line), else it could not be split."""

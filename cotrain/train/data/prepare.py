@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from cotrain.catalog import find_dataset, is_hub_id
 from cotrain.config import RunConfig
 from cotrain.errors import ConfigError, IntegrityError, NotFoundError
+from cotrain.folders import StorageError, replacing_folder
 from cotrain.sections import DataSection, FieldsSection
 from cotrain.status import replace_file
 from cotrain.train.data.hub import download_dataset
@@ -25,7 +26,6 @@ from cotrain.train.data.sources import Source, builtin_source, find_source
 from cotrain.train.data.splits import MAX_LISTED, SplitRecord, rank_of, recorded_cut
 from cotrain.train.data.survey import Contents, Survey, order_labels, survey_source
 from cotrain.train.data.tokenization import PackedSink, RowSink, Sink
-from cotrain.train.files import StorageError, replacing_folder
 from cotrain.train.spec import DataSpec
 from cotrain.train.tasks.base import Task
 from cotrain.train.tasks.registry import make_task

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import Place
+from cotrain.records import Place
 
 FILE_NAME = "put_aside.jsonl"
 MAX_SHARE = 0.01

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cotrain.errors import ConfigError
+from cotrain.json_rows import read_json
+from cotrain.records import Reader
 from cotrain.status import read_json_object
 from cotrain.train.data.arrow_rows import class_names_of, read_arrow, read_class_names, read_parquet
 from cotrain.train.data.csv_rows import read_csv
 from cotrain.train.data.documents import read_pieces, read_whole, standard_library_files
-from cotrain.train.data.json_rows import read_json
-from cotrain.train.data.records import Reader
 
 Kind: TypeAlias = Literal["text", "JSON", "CSV", "Parquet", "Arrow"]
 KINDS: dict[str, Kind] = {

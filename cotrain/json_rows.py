@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.records import MAX_RECORD_BYTES, NOT_UTF8, TOO_LONG, BadRecord, Place, Record
+from cotrain.records import MAX_RECORD_BYTES, NOT_UTF8, TOO_LONG, BadRecord, Place, Record
 
 MAX_ARRAY_BYTES = 256 * 2**20
 """An array is held in memory while it is read; JSON Lines are not."""

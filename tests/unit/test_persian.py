@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotrain.train.data.normalize import normalize_persian, normalize_with_offsets
+from cotrain.persian import normalize_persian, normalize_with_offsets
 
 ZWNJ = "\u200c"
 PERSIAN = st.text(
