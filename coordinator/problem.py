@@ -1,4 +1,5 @@
-"""Every error as problem+json (RFC 9457): what happened, where, what to do; never a trace or the input."""
+"""Every error as problem+json (RFC 9457), of chats in OpenAI's form: what happened, where, what to do; never a trace or
+the input."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from coordinator.json_log import LOGGED_REQUEST
+from cotrain.chat_protocol import CHAT_PATHS, chat_error, chat_status
 from cotrain.errors import CotrainError, ProtocolError
 
 REQUEST_ID = web.RequestKey("request_id", str)
@@ -104,6 +106,9 @@ def _problem(
     request: web.Request, status: int, code: str, detail: str, *, field: str = "", hint: str = "",
     errors: list[dict[str, Any]] | None = None, **details: Any,
 ) -> web.Response:  # fmt: skip
+    if request.path.startswith(CHAT_PATHS):
+        told = chat_error(status, code, detail, field=field[:_LONGEST_FIELD], hint=hint, problems=errors or ())
+        return web.json_response(text=told.model_dump_json(), status=chat_status(status))
     body = {
         "type": f"urn:cotrain:problem:{code}",
         "title": http.HTTPStatus(status).phrase,

@@ -18,6 +18,8 @@ from cotrain.errors import CotrainError
 
 MAX_CHAT_BYTES = 64 * 1024
 """Of a request's body."""
+CHAT_PATHS = "/v1/"
+"""What their paths begin with."""
 DONE = b"data: [DONE]\n\n"
 """The end of a stream."""
 _MOST_STOPS = 4
