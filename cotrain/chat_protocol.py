@@ -10,7 +10,7 @@ import http
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
 from cotrain.config import invalid_input
 from cotrain.described import DescribedModel
@@ -29,7 +29,15 @@ Role = Literal["system", "developer", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 ModelName = Annotated[str, Field(min_length=1, max_length=200)]
 StopText = Annotated[str, Field(min_length=1, max_length=64)]
-MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of numbers: 5.0 is as whole as 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+MaxTokens = Annotated[int, Field(ge=1, le=1_000_000), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=-_LARGEST_SEED, le=_LARGEST_SEED), BeforeValidator(_whole)]
 Neutral = Annotated[float, Field(ge=0, le=0)]
 """What has no effect here, and is 0."""
 
@@ -84,7 +92,7 @@ class ChatRequest(WireModel):
     """0: always the likeliest token."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = 1.0
     """Of the likeliest tokens, as many are drawn from as have this probability together."""
-    seed: Annotated[int, Field(ge=-_LARGEST_SEED, le=_LARGEST_SEED)] | None = None
+    seed: Seed | None = None
     """The same one, from the same version: the same answer."""
     stop: StopText | Annotated[list[StopText], Field(max_length=_MOST_STOPS)] | None = None
     """Texts that the answer ends before."""
