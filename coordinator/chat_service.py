@@ -26,7 +26,6 @@ from cotrain.chat_protocol import BusyError, ChatRequest, ChatUnavailableError
 
 _logger = logging.getLogger(__name__)
 
-_STEADY_AFTER_S = 60.0
 _TRIES = 2
 """Of a request whose process dies before it answers."""
 
@@ -48,7 +47,7 @@ class _Failures:
         self._known[name] = count, time.monotonic() + (0.0 if at_once and count == 1 else delay)
 
     def forget(self, name: str) -> None:
-        """It has been well for a while."""
+        """It has been well."""
         self._known.pop(name, None)
 
     def check(self, name: str) -> None:
@@ -82,6 +81,11 @@ class ChatService:
     def processes(self) -> dict[str, int | None]:
         """Process ids by the names of the versions that take requests."""
         return {name: process.pid for name, process in self._ready.items()}
+
+    def in_use(self, name: str) -> int:
+        """Requests that a version is answering; 0 where it takes none."""
+        process = self._ready.get(name)
+        return 0 if process is None else process.in_use
 
     @contextlib.asynccontextmanager
     async def asking(
@@ -238,7 +242,7 @@ class ChatService:
         if self._ready.get(name) is not process:
             return
         del self._ready[name]
-        if time.monotonic() - process.started > _STEADY_AFTER_S:
+        if process.has_answered:
             self._failures.forget(name)
         self._failures.note(name, at_once=True)
         self._watch(process.end())

@@ -30,13 +30,15 @@ class ServeProcess:
 
     Attributes:
         in_use: requests that it is answering.
+        has_answered: whether it has answered any.
         last_used: when the last one began or ended, on the monotonic clock.
     """
 
     def __init__(self, settings: Settings, served: ServedVersion):
         self.served = served
         self.in_use = 0
-        self.last_used = self.started = time.monotonic()
+        self.last_used = time.monotonic()
+        self.has_answered = False
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
         self._http: aiohttp.ClientSession | None = None
@@ -80,7 +82,9 @@ class ServeProcess:
         """Send a request; whoever is answered closes the response. Raises aiohttp.ClientConnectionError if it died."""
         assert self._http is not None
         body = wanted.model_copy(update={"model": self.served.name}).model_dump_json()
-        return await self._http.post(_URL, data=body, headers={"Content-Type": "application/json"})
+        response = await self._http.post(_URL, data=body, headers={"Content-Type": "application/json"})
+        self.has_answered = True
+        return response
 
     async def wait(self) -> int:
         """Its exit code, once it has ended."""

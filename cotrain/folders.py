@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: written beside their place, flushed to disk, then renamed."""
+"""Folders and files that are there whole or not at all: written beside their place, flushed to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         # What cannot be removed now is removed by the next call.
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Put `content` at `path` in one step, on disk before this returns. Raises OSError; what was there is then there.
+
+    One process at a time may write a given file.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    _flush(temporary)
+    temporary.replace(path)
+    _flush(path.parent)
 
 
 def _swap(temporary: Path, target: Path, previous: Path) -> None:

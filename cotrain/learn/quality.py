@@ -37,10 +37,13 @@ OTHER_LANGUAGE, OFF_TOPIC, ECHO = "another language", "not about the question", 
 _RUN = re.compile(r"(\S{1,6}?)\1{4,}")
 _ENDS = re.compile(r"[.!?。！？؟]$")
 _CLOSING = re.compile(r"(?:[\s\"'’”»)\]）」』*_`]|\[\d{1,2}\]|[\u2600-\u27bf\U0001f300-\U0001faff\ufe0f])+$")
-_SENTENCE_END = re.compile(r"[.!?。！？؟]+(?=\s|$|[\u4e00-\u9fff])")
+_SENTENCE_END = re.compile(r"(?<![.!?。！？؟])[.!?。！？؟]++(?=\s|$|[\u4e00-\u9fff])")
 _LETTER = re.compile(r"[^\W\d_]")
+_LATIN, _CAPITAL = re.compile("[A-Za-z]"), re.compile("[A-Z]")
 _VOWELLESS = re.compile(r"[bcdfghjklmnpqrstvwxz]{4,}|[bcdfghjklmnpqrstvwxz]{6,}")
 _FENCE = "```"
+_LOOKED_AT_END = 100
+"""Characters at the end of an answer in which its last word and its closing marks stand."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,14 @@ def judge(question: str, answer: str, language: Language, *, perplexity: Perplex
 def length(read: Read) -> Verdict:
     """Two points for a fitting length (50 to 300 characters; 18 to 120 in Chinese, which says as much in fewer).
 
-    They fade to none at a fifth of the least and at five times the most.
+    They fade to none at a fifth of the least and at three times the most.
     """
     count = len(" ".join(read.answer.split()))
     least, most = read.phrasing.fitting
     if count < least:
         share = (count - least / 5) / (least - least / 5)
         return (MOST_POINTS * share, "") if share > 0 else (0.0, TOO_SHORT)
-    share = 1.0 if count <= most else (5 * most - count) / (5 * most - most)
+    share = 1.0 if count <= most else (3 * most - count) / (2 * most)
     return (MOST_POINTS * share, "") if share > 0 else (0.0, TOO_LONG)
 
 
@@ -142,14 +145,16 @@ def _repeated_runs(text: str) -> float:
 
 def _repeated_groups(words: Sequence[str], size: int) -> float:
     """The share of the groups of `size` words that have come before."""
-    groups = [tuple(words[place : place + size]) for place in range(len(words) - size + 1)]
+    groups = list(zip(*(words[place:] for place in range(size)), strict=False))
     return 1 - len(set(groups)) / len(groups) if groups else 0.0
 
 
 def _repeated_subjects(words: Sequence[str], phrasing: Phrasing) -> float:
     """Half the share of the words that have come before, common ones aside: naming a thing again is natural."""
+    if not phrasing.stem_letters:  # single Chinese characters are no words
+        return 0.0
     telling = [word for word in words if word not in phrasing.common_words]
-    if not phrasing.stem_letters or len(telling) < 6:  # single Chinese characters are no words
+    if len(telling) < 6:
         return 0.0
     return (1 - len(set(telling)) / len(telling)) / 2
 
@@ -163,10 +168,10 @@ def completeness(read: Read) -> Verdict:
     """
     if read.answer.count(_FENCE) % 2:
         return 0.0, UNFINISHED
-    text = _CLOSING.sub("", read.answer)
+    text = _CLOSING.sub("", read.answer[-_LOOKED_AT_END:])
     if not text or read.phrasing.dangling.search(text):
         return 0.0, UNFINISHED
-    if text[-1] in "?？؟" and len(_SENTENCE_END.findall(text)) == 1:
+    if text[-1] in "?？؟" and len(_SENTENCE_END.findall(read.answer)) == 1:
         return 0.0, ASKS_BACK
     return (MOST_POINTS if _ENDS.search(text) or read.answer.endswith(_FENCE) else 0.5), ""
 
@@ -184,7 +189,8 @@ def phrasing(read: Read) -> Verdict:
         return 0.0, OTHER_LANGUAGE
     words = read.answer_words
     letters = len(_LETTER.findall(read.answer)) / max(1, len("".join(read.answer.split())))
-    common = sum(word in read.phrasing.common_words for word in words) / max(1, len(words))
+    held_by = read.phrasing.common_words
+    common = len([word for word in words if word in held_by]) / max(1, len(words))
     held = min(1.0, common / read.phrasing.natural_share)
     if letters < 0.6 or held < 0.3 or _random_letters(words) > 0.2 or _shouts(read.answer):
         return 0.0, NOT_PROSE
@@ -199,8 +205,8 @@ def _random_letters(words: Sequence[str]) -> float:
 
 def _shouts(text: str) -> bool:
     """Written in capitals."""
-    letters = [letter for letter in text if letter.isascii() and letter.isalpha()]
-    return len(letters) > 20 and sum(letter.isupper() for letter in letters) > 0.6 * len(letters)
+    capitals = len(_CAPITAL.findall(text))
+    return capitals > 12 and capitals > 0.6 * len(_LATIN.findall(text))
 
 
 def _paced(read: Read) -> bool:

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from cotrain.chat_form import conversation_text
 from cotrain.errors import InvalidRequestError
@@ -19,6 +19,7 @@ from cotrain.persian import normalize_persian
 
 MAX_QUESTION_CHARACTERS = 4_000
 MAX_ANSWER_CHARACTERS = 8_000
+MAX_ID_CHARACTERS = 200
 MAX_SCORE = 10.0
 IMPORTED, CHATTED, VARIED = "import", "chat", "variation"
 """What an origin begins with."""
@@ -32,7 +33,7 @@ _DIGITS = str.maketrans({chr(0x06F0 + digit): str(digit) for digit in range(10)}
 
 @dataclass(frozen=True)
 class Chat:
-    """One question and its answer, as they were logged.
+    """One question and its answer, as they were logged. Raises InvalidRequestError for an id that is none.
 
     Attributes:
         id: of the chat; `import:<name>:<n>` for the n-th row of an imported file.
@@ -48,6 +49,12 @@ class Chat:
     rating: int
     model: str
     created_at: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.id) <= MAX_ID_CHARACTERS:
+            raise InvalidRequestError(
+                f"has not 1 to {MAX_ID_CHARACTERS} characters", field="id", hint="give each chat an id"
+            )
 
     @property
     def origin(self) -> str:
@@ -79,6 +86,11 @@ class Sample:
     def normalized(self) -> str:
         """Question and answer, one below the other, in one spelling: what is compared with other samples."""
         return f"{normalized(self.question)}\n{normalized(self.answer)}"
+
+    @property
+    def fits(self) -> bool:
+        """Whether question and answer are as short as a dataset takes them."""
+        return len(self.question) <= MAX_QUESTION_CHARACTERS and len(self.answer) <= MAX_ANSWER_CHARACTERS
 
     @property
     def is_variation(self) -> bool:
@@ -128,14 +140,17 @@ class Sample:
             raise _refused(f"is not a number from 0 to {MAX_SCORE:g}", "score")
         if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
             raise _refused("tells no origin", "origin")
-        return cls(question, answer, language, float(score), origin)
+        return cls(question, answer, cast(Language, language), float(score), origin)
 
 
+@functools.lru_cache(maxsize=1024)  # a text is judged, made a key of and varied right after another
 def normalized(text: str) -> str:
     """A text in one case and one spelling, words parted by single spaces, for comparing only.
 
     Unlike the spelling that is trained on (`cotrain/persian.py`) it has no non-joiners, vowel signs or punctuation.
     """
+    if text.isascii():
+        return _NOT_WORDS.sub(" ", text.lower()).strip()
     plain = _IGNORED.sub("", normalize_persian(unicodedata.normalize("NFKC", text))).casefold().translate(_DIGITS)
     return _NOT_WORDS.sub(" ", plain).strip()
 

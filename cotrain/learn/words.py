@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from cotrain.learn.phrasing import Phrasing
 
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
+_HAN_OR_WORD = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]|[^\\s\u3400-\u4dbf\u4e00-\u9fff]+")
 _HAN_RUN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]+")
 _PERSIAN_VERB = re.compile("^ن?می(?=\\w{2})")
 
@@ -16,7 +17,7 @@ def words_of(text: str, phrasing: Phrasing) -> list[str]:
     """The words in order; of Chinese each character is one, words in other letters aside."""
     if phrasing.stem_letters:
         return text.split()
-    return _HAN.sub(lambda han: f" {han[0]} ", text).split()
+    return _HAN_OR_WORD.findall(text)
 
 
 def stems_of(text: str, words: Sequence[str], phrasing: Phrasing) -> set[str]:
@@ -37,4 +38,4 @@ def stems_of(text: str, words: Sequence[str], phrasing: Phrasing) -> set[str]:
 
 
 def _says_nothing(pair: str, phrasing: Phrasing) -> bool:
-    return pair in phrasing.question_words or all(sign in phrasing.common_words for sign in pair)
+    return pair in phrasing.question_words or (pair[0] in phrasing.common_words and pair[-1] in phrasing.common_words)

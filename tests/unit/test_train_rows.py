@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cotrain.errors import ConfigError
+from cotrain.put_aside import MAX_LISTED, PutAside
 from cotrain.records import MAX_RECORD_BYTES
 from cotrain.sections import FieldsSection
-from cotrain.train.data.put_aside import MAX_LISTED, PutAside
 from cotrain.train.data.rows import Normalization, PlacedRow, RowReader
 from cotrain.train.data.sources import find_source
 

@@ -16,10 +16,10 @@ from cotrain.catalog import find_dataset, is_hub_id
 from cotrain.config import RunConfig
 from cotrain.errors import ConfigError, IntegrityError, NotFoundError
 from cotrain.folders import StorageError, replacing_folder
+from cotrain.put_aside import PutAside, warn
 from cotrain.sections import DataSection, FieldsSection
 from cotrain.status import replace_file
 from cotrain.train.data.hub import download_dataset
-from cotrain.train.data.put_aside import PutAside, warn
 from cotrain.train.data.rows import Normalization, RowReader
 from cotrain.train.data.samples import FORMAT, SampleFile, SampleWriter
 from cotrain.train.data.sources import Source, builtin_source, find_source

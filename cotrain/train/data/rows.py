@@ -15,9 +15,9 @@ from typing import Any, Literal, TypeAlias
 
 from cotrain.errors import ConfigError
 from cotrain.persian import normalize_persian, normalize_with_offsets
+from cotrain.put_aside import PutAside
 from cotrain.records import MAX_RECORD_BYTES, TOO_LONG, BadRecord, Place, Reader, Record
 from cotrain.sections import FieldsSection
-from cotrain.train.data.put_aside import PutAside
 from cotrain.train.tasks.base import Row
 
 Normalization: TypeAlias = Literal["none", "persian"]

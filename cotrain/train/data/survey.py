@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cotrain.errors import ConfigError
-from cotrain.train.data.put_aside import PutAside
+from cotrain.put_aside import PutAside
 from cotrain.train.data.rows import RowReader
 from cotrain.train.data.sources import Source
 from cotrain.train.data.splits import RankSurvey

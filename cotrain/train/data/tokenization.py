@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from cotrain.train.data.put_aside import PutAside
+from cotrain.put_aside import PutAside
 from cotrain.train.data.rows import PlacedRow
 from cotrain.train.data.samples import Integers, SampleWriter, token_dtype
 from cotrain.train.spec import DataSpec

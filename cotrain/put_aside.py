@@ -35,6 +35,11 @@ class PutAside:
         if len(self._listed) < MAX_LISTED:
             self._listed.append((place, reason))
 
+    @property
+    def listed(self) -> tuple[tuple[Place, str], ...]:
+        """The first MAX_LISTED of them: where each stands, and why it cannot be used."""
+        return tuple(self._listed)
+
     def require_few(self) -> None:
         """Raises ConfigError, at the first bad record, if more than MAX_SHARE of them are bad."""
         bad = self.counts.total()
