@@ -110,6 +110,18 @@ async def complete(request: web.Request) -> web.StreamResponse:
 
     A token is not needed for a public model; a client that wants a key is given `none`.
     """
+    metrics = request.app[COORDINATOR].metrics
+    try:
+        return await _complete(request)
+    except CotrainError as error:
+        metrics.chat_ended(outcome_of(error.http_status))
+        raise
+    except (ConnectionError, asyncio.CancelledError):
+        metrics.chat_ended("abandoned")
+        raise
+
+
+async def _complete(request: web.Request) -> web.StreamResponse:
     coordinator = request.app[COORDINATOR]
     caller = await _caller(request)
     wanted = parse_chat(await read_body(request))
@@ -117,15 +129,7 @@ async def complete(request: web.Request) -> web.StreamResponse:
     candidates = await coordinator.chat_models.resolve(wanted.model, await versions_seen(request))
     coordinator.limits.chat(caller_address(request), caller.account)
     chat = _Chat(request, caller, wanted)
-    try:
-        response = await (chat.stream(candidates) if wanted.stream else chat.whole(candidates))
-    except CotrainError as error:
-        coordinator.metrics.chat_ended(outcome_of(error.http_status))
-        raise
-    except (ConnectionError, asyncio.CancelledError):
-        coordinator.metrics.chat_ended("abandoned")
-        raise
-    return response
+    return await (chat.stream(candidates) if wanted.stream else chat.whole(candidates))
 
 
 @routes.post("/v1/feedback")
@@ -203,7 +207,7 @@ class _Chat:
             except aiohttp.ClientError as error:
                 _logger.warning("an answer of %s broke off: %s", version.name, type(error).__name__)
             await self._ended(version)
-            await response.write(DONE if self._answer.whole else _broken_off())
+            await response.write(DONE if self._answer.whole else _as_event(_broken_off()))
             await response.write_eof()
             return response
 
@@ -211,7 +215,10 @@ class _Chat:
         async with self._asking(candidates) as (version, answered):
             if answered.status != web.HTTPOk.status_code:
                 return await self._passed_on(answered)
-            body = await answered.read()
+            try:
+                body = await answered.read()
+            except aiohttp.ClientError as error:
+                raise _broken_off() from error
             self._answer.take_completion(body)
             await self._ended(version)
             return web.Response(body=body, content_type="application/json")
@@ -285,8 +292,11 @@ def _consent(request: web.Request, wanted: ChatRequest) -> Consent | None:
     return "header" if request.headers.get(_CONSENT_HEADER, "").lower() == _YES else None
 
 
-def _broken_off() -> bytes:
-    error = ChatUnavailableError("the answer broke off: the model's process has ended", hint="ask again")
+def _broken_off() -> ChatUnavailableError:
+    return ChatUnavailableError("the answer broke off: the model's process has ended", hint="ask again")
+
+
+def _as_event(error: CotrainError) -> bytes:
     return b"data: " + error_of(error).model_dump_json().encode() + b"\n\n"
 
 

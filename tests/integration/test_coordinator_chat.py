@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import true
 
 from coordinator.chat_log import ChatLog
 from coordinator.config import ChatSection, CoordinatorConfig
+from coordinator.retention import Retention
+from cotrain.paths import SharedPaths
 from tests.integration.coordinator_fixtures import (
     STRANGER,
     Client,
@@ -23,6 +27,7 @@ from tests.integration.coordinator_fixtures import (
     services,
     settings_for,
     sign_in,
+    until,
 )
 from tests.integration.registry_fixtures import MODELS, finished_session
 from tests.serve_fixtures import ASKED, chat_model
@@ -55,6 +60,19 @@ async def say(chats: openai.AsyncOpenAI, model: str, **fields: Any) -> Any:
     return await chats.chat.completions.create(**body)
 
 
+async def resolved(client: Client, name: str) -> list[int]:
+    """Versions that a name stands for: the one that is meant, and who may answer in its place."""
+    return [found.version for found in await services(client).chat_models.resolve(name, true())]
+
+
+async def chat_measures(client: Client) -> dict[tuple[str, ...], float]:
+    """By name and label, those that were counted."""
+    async with client.get("/metrics") as response:
+        families = list(text_string_to_metric_families(await response.text()))
+    samples = [sample for family in families for sample in family.samples if family.name.startswith("cotrain_chat")]
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
 def kept(client: Client) -> ChatLog:
     return services(client).chat_log
 
@@ -77,12 +95,8 @@ async def test_the_official_client_chats_with_a_model_of_the_registry(client: Cl
     with pytest.raises(openai.AuthenticationError):
         await say(openai_client(client, "somebody's"), model)
     assert await kept(client).count() == 0
-    async with client.get("/metrics") as response:
-        measures = {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(await response.text())
-            for sample in family.samples
-        }
+    measures = await chat_measures(client)
+    assert measures["cotrain_chats_total", "refused"] == 3
     assert measures["cotrain_chats_total", "answered"] == 2
     assert measures["cotrain_chat_tokens_total", "completion"] == 2 * TOKENS
 
@@ -135,6 +149,23 @@ async def test_whoever_has_an_answer_rates_it_and_an_account_has_its_own(client:
     assert await kept(client).count() == 0
 
 
+async def test_nobody_computes_on_for_a_client_that_has_gone(client: Client, model: str) -> None:
+    pool = services(client).chat
+    await say(openai_client(client), model)
+    for stream in (False, True):
+        body = {"model": model, "messages": ASKED, "stream": stream, "temperature": 2}
+
+        async def ask(body: dict[str, Any] = body) -> None:
+            async with client.post("/v1/chat/completions", json=body) as response:
+                await response.read()
+
+        asked = asyncio.create_task(ask())
+        await until(lambda: pool.in_use(f"{model}:1") == 1)
+        asked.cancel()
+        await until(lambda: pool.in_use(f"{model}:1") == 0)
+    assert (await chat_measures(client))["cotrain_chats_total", "abandoned"] == 2
+
+
 async def test_errors_have_openais_form_wherever_they_come_from(client: Client, model: str) -> None:
     for path, status in (("/v1/nothing", 404), ("/v1/models/nothing", 404), ("/v1/chat/completions", 405)):
         answer = await get_json(client, path, status=status)
@@ -172,9 +203,17 @@ async def test_only_the_owner_promotes_and_only_what_can_be_served(
     with acting_as(client, await sign_in(client, STRANGER)):
         await post_json(client, path, {"version": 1}, status=403)
     assert (await get_json(client, f"{MODELS}/{model}"))["promotedVersion"] is None
-    assert (await say(openai_client(client), model)).model == f"{model}:2"
+    assert await resolved(client, model) == [2, 1]
     assert (await post_json(client, path, {"version": 1}))["promotedVersion"] == 1
+    assert await resolved(client, model) == [1, 2]
+    assert await resolved(client, f"{model}:2") == [2]
     await post_json(client, path, {"version": 9}, status=404)
     await post_json(client, path, {"version": "1"}, status=422)
     view = await get_json(client, f"{MODELS}/{model}")
     assert [item["servable"] for item in view["items"]] == [True, True]
+    # what is promoted stays, though newer ones alone are to be kept
+    retention = Retention(services(client).store, SharedPaths(tmp_path), keep=1)
+    assert await retention.apply() == ()
+    await post_json(client, path, {"version": 2})
+    assert [gone.version for gone in await retention.apply()] == [1]
+    await post_json(client, path, {"version": 1}, status=409)
