@@ -64,6 +64,8 @@ class LimitsSection(Section):
     """Nodes that ask for a wallet in a browser, for each client address."""
     link_codes_per_minute: Count = 30
     """Uses of such a code on the page, for each client address; signing takes three."""
+    chats_per_minute: Count = 30
+    """Of one account, and from each client address."""
     writes_per_minute: Count = 60
     """Changes by one account."""
     open_sessions_per_account: Count = 16
@@ -115,6 +117,25 @@ class ModelsSection(Section):
     """How long an evaluation that somebody asks for may take."""
 
 
+class ChatSection(Section):
+    """Chats with the models that sessions have made."""
+
+    enabled: bool = True
+    """Whether there are any; they cost nothing before somebody begins one."""
+    loaded: Annotated[int, Field(ge=1, le=64)] = 1
+    """Versions of models in memory at a time; for a moment one more, while another takes over."""
+    concurrent: Annotated[int, Field(ge=1, le=256)] = 8
+    """Answers of one version under way at a time; they share its steps."""
+    waiting: Annotated[int, Field(ge=0, le=4096)] = 32
+    """Chats that may wait for one of those, or for their version to be loaded."""
+    threads: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Processor threads of each version's process; the others are the participants'."""
+    start_limit_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    """How long loading a version may take."""
+    kept: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Chats in the log, of those whose people allow learning from them."""
+
+
 class JoinSection(Section):
     """What `join.sh` does on volunteers' machines."""
 
@@ -130,6 +151,7 @@ class CoordinatorConfig(Section):
     queue: QueueSection = QueueSection()
     server: ServerSection = ServerSection()
     models: ModelsSection = ModelsSection()
+    chat: ChatSection = ChatSection()
     join: JoinSection = JoinSection()
     chain: ChainSection = ChainSection()
 

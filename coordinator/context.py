@@ -21,6 +21,9 @@ from coordinator.certificates import Certificates
 from coordinator.chain.notes import Notes
 from coordinator.chain.recorder import Recorder
 from coordinator.chain.records import Records
+from coordinator.chat_log import ChatLog
+from coordinator.chat_models import ChatModels
+from coordinator.chat_service import ChatService
 from coordinator.checkpointer_messages import Exported, Judged, Saved, SaveFailed, SessionReport
 from coordinator.checkpointer_process import CheckpointerProcess
 from coordinator.cleanup import Cleanup
@@ -78,6 +81,9 @@ class Coordinator:
     invitations: Invitations
     shared_answers: SharedAnswers
     metrics: Metrics
+    chat: ChatService
+    chat_models: ChatModels
+    chat_log: ChatLog
 
 
 COORDINATOR = web.AppKey("coordinator", Coordinator)
@@ -134,7 +140,8 @@ def build_coordinator(settings: Settings) -> Coordinator:
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
         catalog=catalog, metrics=metrics, jobs=jobs, evaluations=Evaluations(store, settings, registry, catalog),
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
-        invitations=Invitations(store, public_url=settings.public_url),
+        invitations=Invitations(store, public_url=settings.public_url), chat=ChatService(settings),
+        chat_models=ChatModels(store, settings.shared), chat_log=ChatLog(store, kept=settings.config.chat.kept),
     )  # fmt: skip
 
 

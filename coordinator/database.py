@@ -165,7 +165,9 @@ def _without_nul(
     _connection: Connection, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool
 ) -> tuple[str, Any]:
     """PostgreSQL's text cannot hold U+0000, which JSON and URLs can."""
-    return statement, [_cleaned(row) for row in parameters] if many else _cleaned(parameters)
+    # rows of one statement with many VALUES come as one flat row, though they are many
+    nested = many and all(isinstance(row, tuple | list) for row in parameters)
+    return statement, [_cleaned(row) for row in parameters] if nested else _cleaned(parameters)
 
 
 def _cleaned(values: Sequence[Any]) -> tuple[Any, ...]:

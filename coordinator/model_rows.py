@@ -22,6 +22,8 @@ class ModelRow(Base):
     id: Mapped[str] = mapped_column(String(63), primary_key=True)
     name: Mapped[str] = mapped_column(String(120), unique=True)
     owner: Mapped[str] = mapped_column(String(128))
+    promoted_version: Mapped[int | None] = mapped_column(Integer, default=None)
+    """The version that answers chats; None: the newest one that can."""
     created_at: Mapped[float]
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from coordinator.model_rows import ModelRow, ModelVersionRow
 from coordinator.views import iso_time
+from cotrain.config import parse_config
+from cotrain.errors import ConfigError
 from cotrain.request import CamelModel
+
+_CONFIGS_REMEMBERED = 4096
 
 
 class ContributorView(CamelModel):
@@ -80,6 +85,8 @@ class VersionView(CamelModel):
     """Of its files."""
     available: bool
     """Whether its files are still there."""
+    servable: bool = False
+    """Whether it can be chatted with: it is available, and goes on with a text."""
     pinned: bool
     created_at: str
 
@@ -100,6 +107,8 @@ class ModelView(CamelModel):
     """CAIP-10 account whose sessions make its versions."""
     versions: int
     newest: VersionView | None
+    promoted_version: int | None = None
+    """The version that answers chats; null: the newest one that can."""
     created_at: str
 
 
@@ -125,8 +134,21 @@ def model_view(row: ModelRow, versions: int, newest: ModelVersionRow | None) -> 
     """A model as people see it."""
     return ModelView(
         id=row.id, name=row.name, owner=row.owner, versions=versions, created_at=iso_time(row.created_at),
-        newest=None if newest is None else version_view(newest),
+        newest=None if newest is None else version_view(newest), promoted_version=row.promoted_version,
     )  # fmt: skip
+
+
+def is_servable(path: str, config: str) -> bool:
+    """Whether a version can be chatted with: its files are at `path`, and it was trained to go on with a text."""
+    return path != "" and _goes_on_with_texts(config)
+
+
+@lru_cache(maxsize=_CONFIGS_REMEMBERED)  # a version's config never changes, and reading one takes a millisecond
+def _goes_on_with_texts(config: str) -> bool:
+    try:
+        return parse_config(config).task == "causal-lm"
+    except ConfigError:  # of a version of cotrain whose configs were other ones
+        return False
 
 
 def _version_fields(row: ModelVersionRow) -> dict[str, Any]:
@@ -140,5 +162,6 @@ def _version_fields(row: ModelVersionRow) -> dict[str, Any]:
         if row.last_evaluation is None
         else AskedEvaluationView.model_validate(row.last_evaluation),
         "round": row.round, "parameters": row.parameters, "size_bytes": row.size_bytes,
-        "available": row.path != "", "pinned": row.pinned, "created_at": iso_time(row.created_at),
+        "available": row.path != "", "servable": is_servable(row.path, row.config), "pinned": row.pinned,
+        "created_at": iso_time(row.created_at),
     }  # fmt: skip

@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from coordinator.chain.machine import ENTRY_STATES, EntryState
 from coordinator.lifecycle import STATES
+from cotrain.chat_protocol import Usage
 from cotrain.protocol import EventType
 from cotrain.status import State
 
 StreamKind = Literal["listener", "uplink"]
+ChatOutcome = Literal["answered", "refused", "busy", "failed", "abandoned"]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
@@ -79,6 +81,10 @@ class Metrics:
             "cotrain_listeners_dropped", "Listeners that were let go because they were too slow.",
             registry=self.registry,
         )  # fmt: skip
+        self._chats = Counter("cotrain_chats", "Chats, by how they ended.", ["outcome"], registry=self.registry)
+        self._chat_tokens = Counter(
+            "cotrain_chat_tokens", "Tokens of chats that were answered.", ["kind"], registry=self.registry
+        )
         self._participants = Gauge(
             "cotrain_participants_connected", "Participants that have said hello on their uplink.",
             registry=self.registry,
@@ -127,6 +133,15 @@ class Metrics:
     def uplink_closed(self, code: int | None) -> None:
         """Count an uplink that has ended; without a code the connection broke."""
         self._uplinks_closed.labels(close_code(code)).inc()
+
+    def chat_ended(self, outcome: ChatOutcome) -> None:
+        """Count a chat."""
+        self._chats.labels(outcome).inc()
+
+    def chat_tokens(self, usage: Usage) -> None:
+        """Count the tokens of one that was answered."""
+        self._chat_tokens.labels("prompt").inc(usage.prompt_tokens)
+        self._chat_tokens.labels("completion").inc(usage.completion_tokens)
 
     def event_stored(self, kind: EventType) -> None:
         """Count an event that is on disk."""

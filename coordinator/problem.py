@@ -1,4 +1,5 @@
-"""Every error as problem+json (RFC 9457): what happened, where, what to do; never a trace or the input."""
+"""Every error as problem+json (RFC 9457), of chats in OpenAI's form: what happened, where, what to do; never a trace or
+the input."""
 
 from __future__ import annotations
 
@@ -11,11 +12,10 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, ValidationError
 
 from coordinator.json_log import LOGGED_REQUEST
-from cotrain.config import explain_problem
-from cotrain.errors import CotrainError, InvalidRequestError, ProtocolError
+from cotrain.chat_protocol import CHAT_PATHS, chat_error, chat_status
+from cotrain.errors import CotrainError, ProtocolError
 
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
@@ -73,14 +73,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         )  # fmt: skip
 
 
-def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
-    """pydantic's findings as one error that lists them all."""
-    found = error.errors(include_url=False, include_input=False)
-    listed = [explain_problem(dict(item), model) for item in found]
-    first = listed[0]
-    return InvalidRequestError(first["message"], field=first["field"], hint=first["hint"], details={"problems": listed})
-
-
 def _cotrain_problem(request: web.Request, error: CotrainError) -> web.Response:
     if error.http_status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         _logger.warning("%s", error)
@@ -114,6 +106,9 @@ def _problem(
     request: web.Request, status: int, code: str, detail: str, *, field: str = "", hint: str = "",
     errors: list[dict[str, Any]] | None = None, **details: Any,
 ) -> web.Response:  # fmt: skip
+    if request.path.startswith(CHAT_PATHS):
+        told = chat_error(status, code, detail, field=field[:_LONGEST_FIELD], hint=hint, problems=errors or ())
+        return web.json_response(text=told.model_dump_json(), status=chat_status(status))
     body = {
         "type": f"urn:cotrain:problem:{code}",
         "title": http.HTTPStatus(status).phrase,

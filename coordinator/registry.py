@@ -24,6 +24,7 @@ from coordinator.model_views import (
     ModelView,
     VersionDetailView,
     VersionView,
+    is_servable,
     model_view,
     version_detail_view,
     version_view,
@@ -178,7 +179,7 @@ class Registry:
         if before is not None:
             query = query.where(ModelVersionRow.version < before)
         async with self._store.read() as rows:
-            model = await _find_model(rows, name, seen)
+            model = await find_model(rows, name, seen)
             (view,) = await _views(rows, [model], seen)
             found = list(await rows.scalars(query.where(ModelVersionRow.model_id == model.id)))
         items = [version_view(row) for row in found[:limit]]
@@ -188,7 +189,7 @@ class Registry:
     async def owner(self, name: str, seen: ColumnElement[bool]) -> str:
         """The account whose model it is. Raises NotFoundError."""
         async with self._store.read() as rows:
-            return (await _find_model(rows, name, seen)).owner
+            return (await find_model(rows, name, seen)).owner
 
     async def version(self, name: str, number: int | None, seen: ColumnElement[bool]) -> VersionDetailView:
         """A version by number, or the newest one. Raises NotFoundError."""
@@ -226,6 +227,24 @@ class Registry:
                 )
             row.pinned = pinned
             return version_view(row)
+
+    async def promote(self, name: str, number: int, seen: ColumnElement[bool]) -> ModelView:
+        """Let this version answer chats with the model, an older one as well.
+
+        Raises NotFoundError, or ConflictError if it cannot be chatted with.
+        """
+        async with self._store.write() as transaction:
+            row = await _find_version(transaction.rows, name, number, seen)
+            if not is_servable(row.path, row.config):
+                raise ConflictError(
+                    f"version {row.version} has no files, or is no model that goes on with a text", field="version",
+                    hint="GET /api/v1/models/{model} says which versions are servable",
+                )  # fmt: skip
+            model = await transaction.rows.get_one(ModelRow, row.model_id)
+            model.promoted_version = row.version
+            (view,) = await _views(transaction.rows, [model], seen)
+        _logger.info("version %d of model %s answers its chats", row.version, row.model_id)
+        return view
 
 
 async def _model_of(rows: AsyncSession, row: SessionRow) -> str:
@@ -272,7 +291,7 @@ def _with_a_version(seen: ColumnElement[bool]) -> ColumnElement[bool]:
     return ModelRow.id.in_(select(ModelVersionRow.model_id).where(seen))
 
 
-async def _find_model(rows: AsyncSession, name: str, seen: ColumnElement[bool]) -> ModelRow:
+async def find_model(rows: AsyncSession, name: str, seen: ColumnElement[bool]) -> ModelRow:
     """By id, else by name. Raises NotFoundError."""
     for names in (ModelRow.id, ModelRow.name):
         found = await rows.scalar(select(ModelRow).where(names == name, _with_a_version(seen)))
@@ -284,7 +303,7 @@ async def _find_model(rows: AsyncSession, name: str, seen: ColumnElement[bool]) 
 async def _find_version(
     rows: AsyncSession, name: str, number: int | None, seen: ColumnElement[bool], *, with_files: bool = False
 ) -> ModelVersionRow:
-    model = await _find_model(rows, name, seen)
+    model = await find_model(rows, name, seen)
     query = select(ModelVersionRow).where(ModelVersionRow.model_id == model.id, seen)
     if number is not None:
         query = query.where(ModelVersionRow.version == number)

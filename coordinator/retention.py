@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from coordinator.model_rows import ModelVersionRow
+from coordinator.model_rows import ModelRow, ModelVersionRow
 from coordinator.models import SessionRow
 from coordinator.removal import remove_set_aside, set_aside
 from coordinator.store import Store
@@ -33,6 +33,7 @@ class Candidate:
     version: int
     path: str
     pinned: bool = False
+    """Or promoted: it answers chats."""
 
 
 def superfluous(
@@ -106,10 +107,14 @@ class Retention:
         """Versions in the folder of final models; what an operator has put elsewhere is left to them."""
         found = await rows.execute(
             select(
-                ModelVersionRow.model_id, ModelVersionRow.version, ModelVersionRow.path, ModelVersionRow.pinned
-            ).where(ModelVersionRow.path != "")
+                ModelVersionRow.model_id, ModelVersionRow.version, ModelVersionRow.path, ModelVersionRow.pinned,
+                ModelRow.promoted_version,
+            ).join(ModelRow, ModelRow.id == ModelVersionRow.model_id).where(ModelVersionRow.path != "")
         )  # fmt: skip
-        candidates = (Candidate(*row) for row in found)
+        candidates = (
+            Candidate(model, version, path, pinned or version == promoted)
+            for model, version, path, pinned, promoted in found
+        )
         finals = self._shared.final_models.relative_to(self._shared.root)
         return [candidate for candidate in candidates if Path(candidate.path).parent == finals]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import gc
 import json
 import logging
@@ -27,6 +26,7 @@ from coordinator.open_files import raise_open_files, too_few
 from coordinator.settings import Settings
 from coordinator.tls import TlsFiles, load_certificate, tls_context
 from cotrain.errors import CotrainError
+from cotrain.listening import address_url, listen
 
 _logger = logging.getLogger(__name__)
 
@@ -35,14 +35,6 @@ _SHUTDOWN_S = 0.75
 """How long handlers may go on; aiohttp waits for it twice, and then the checkpointer has 2.5 s: 5 s together."""
 _YOUNG_OBJECTS = 20_000
 """That the collector lets come together before it looks at them; Python's own 700 are made by some fifty messages."""
-
-
-class AddressError(CotrainError):
-    """The address to listen on cannot be had."""
-
-    code = "address-unavailable"
-    http_status = 503
-    exit_code = 69
 
 
 def run_server(
@@ -132,24 +124,3 @@ def _ready_line(url: str, port: int, *, json_output: bool) -> str:
     if json_output:
         return json.dumps({"url": url, "port": port, "pid": os.getpid()})
     return f"cotrain coordinator ready at {url}"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises AddressError that names the address and the way out."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        taken = error.errno == errno.EADDRINUSE
-        raise AddressError(
-            f"port {port} on {host} is taken" if taken else f"cannot listen on {host}, port {port}: {error.strerror}",
-            field="--port" if taken else "--host",
-            hint="choose another with --port, or 0 for any free one" if taken else "is it an address of this machine?",
-        ) from error
-
-
-def address_url(host: str, port: int, *, over_tls: bool = False) -> str:
-    """`http://host:port`, with an IPv6 address in brackets; the wildcard address is reached on loopback."""
-    scheme = "https" if over_tls else "http"
-    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

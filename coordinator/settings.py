@@ -42,6 +42,8 @@ class Settings:
     """Program that is run with `--shared DIR --host H --port P`."""
     evaluation_command: tuple[str, ...] = field(default_factory=lambda: tuple(python_command("coordinator.evaluation")))
     """Program that is run with `--shared DIR` for each model that somebody wants evaluated."""
+    serve_command: tuple[str, ...] = field(default_factory=lambda: tuple(python_command("cotrain.serve.process")))
+    """Program that serves one version of a model to chats."""
     stop_grace_s: float = 30.0
     """How long a stopping session waits for its participants to end their round."""
     progress_interval_s: float = 0.25

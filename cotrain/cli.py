@@ -39,6 +39,7 @@ LAZY_COMMANDS = {
     "coordinator": LazyCommand("coordinator.cli", "Run a coordinator."),
     "demo": LazyCommand("cotrain.demo", "A coordinator and some nodes on this machine."),
     "node": LazyCommand("node.cli", "Take part in a session as a volunteer."),
+    "serve": LazyCommand("cotrain.serve.cli", "Chat with a trained model, in OpenAI's form."),
     "sessions": LazyCommand("node.sessions.cli", "Open, watch and steer a coordinator's sessions."),
     "simulate": LazyCommand("cotrain.simulate_cli", "Try a swarm of virtual peers in one process."),
     "train": LazyCommand("cotrain.train_cli", "Train on this machine alone."),

@@ -15,7 +15,7 @@ import tomlkit
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from cotrain.errors import ConfigError
+from cotrain.errors import ConfigError, InvalidRequestError
 from cotrain.sections import (
     LARGEST_INTEGER,
     PRETRAINING_TASK,
@@ -192,6 +192,14 @@ def explain_problem(item: dict[str, Any], model: type[BaseModel]) -> dict[str, s
     elif item["type"] == "disagreement":
         location, hint = [item["ctx"]["field"]], item["ctx"]["hint"]
     return {"field": ".".join(location), "message": message, "hint": hint}
+
+
+def invalid_input(error: ValidationError, model: type[BaseModel]) -> InvalidRequestError:
+    """pydantic's findings as one error that lists them all."""
+    found = error.errors(include_url=False, include_input=False)
+    listed = [explain_problem(dict(item), model) for item in found]
+    first = listed[0]
+    return InvalidRequestError(first["message"], field=first["field"], hint=first["hint"], details={"problems": listed})
 
 
 def known_keys(model: type[BaseModel], location: list[str]) -> list[str]:

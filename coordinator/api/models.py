@@ -9,12 +9,13 @@ from typing import Annotated
 
 from aiohttp import hdrs, web
 from pydantic import Field, TypeAdapter
+from sqlalchemy.sql import ColumnElement
 
 from coordinator.api.callers import caller_of
 from coordinator.api.operations import CURSOR, LIMIT, Answer, Parameter, operation
-from coordinator.api.requests import encode_cursor, json_answer, page_limit, read_cursor
+from coordinator.api.requests import encode_cursor, json_answer, page_limit, parse_model, read_body, read_cursor
 from coordinator.api.seen import versions_seen
-from coordinator.auth.permissions import require
+from coordinator.auth.permissions import Act, require
 from coordinator.comparison import ComparisonView, compare
 from coordinator.context import COORDINATOR
 from coordinator.downloads import close_files, in_threads, open_model, zip_chunks
@@ -22,6 +23,7 @@ from coordinator.model_views import ModelDetailView, ModelView, VersionDetailVie
 from coordinator.registry import Position
 from coordinator.views import Page
 from cotrain.errors import InvalidRequestError, NotFoundError
+from cotrain.request import CamelModel
 
 routes = web.RouteTableDef()
 
@@ -104,13 +106,37 @@ async def unpin(request: web.Request) -> web.Response:
     return await _pin(request, pinned=False)
 
 
+class Promotion(CamelModel):
+    """Which version is to answer chats."""
+
+    version: Annotated[int, Field(ge=1, lt=10**_MOST_DIGITS)]
+
+
+@routes.post("/api/v1/models/{model}/promote")
+@operation("models", who="account", body=Promotion, answers={200: Answer("promoted", ModelView)}, errors=(409,))
+async def promote(request: web.Request) -> web.Response:
+    """This version answers chats with the model from now on, an older one as well; 409 if it cannot be chatted with."""
+    seen = await _require_owner(request, "promote")
+    wanted = parse_model(await read_body(request), Promotion)
+    return json_answer(
+        await request.app[COORDINATOR].registry.promote(request.match_info["model"], wanted.version, seen)
+    )
+
+
 async def _pin(request: web.Request, *, pinned: bool) -> web.Response:
+    seen = await _require_owner(request, "pin")
+    registry = request.app[COORDINATOR].registry
+    return json_answer(await registry.pin(request.match_info["model"], _version(request), seen, pinned=pinned))
+
+
+async def _require_owner(request: web.Request, act: Act) -> ColumnElement[bool]:
+    """Which versions are there for the caller, who may do this to the model. Raises as `require`, NotFoundError."""
     caller = await caller_of(request)
     if caller.account is None:
-        require("pin", caller)  # without a sign-in nobody needs to know whether there is such a model
-    registry, model, seen = request.app[COORDINATOR].registry, request.match_info["model"], await versions_seen(request)
-    require("pin", caller, owner=await registry.owner(model, seen))
-    return json_answer(await registry.pin(model, _version(request), seen, pinned=pinned))
+        require(act, caller)  # without a sign-in nobody needs to know whether there is such a model
+    seen = await versions_seen(request)
+    require(act, caller, owner=await request.app[COORDINATOR].registry.owner(request.match_info["model"], seen))
+    return seen
 
 
 async def _download(request: web.Request, number: int | None) -> web.StreamResponse:

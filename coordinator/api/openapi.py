@@ -16,6 +16,7 @@ from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from coordinator.api.docs_page import docs_page
 from coordinator.api.operations import Answer, Operation, Parameter, operation_of
+from cotrain.chat_protocol import CHAT_PATHS, ChatError, chat_status
 from cotrain.request import CamelModel
 
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -25,11 +26,12 @@ _UNDOCUMENTED = frozenset({hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 PATH_PARAMETERS: Mapping[str, str] = {
     "id": "a session", "participant": "a participant of the session", "sha256": "SHA-256 of a file, hexadecimal",
     "entry": "id or name in the catalog", "model": "id or name of a model", "version": "its number in the model",
-    "invitation": "an invitation to the session", "job": "a job",
+    "invitation": "an invitation to the session", "job": "a job", "chat": "id of an answer",
     "account": "a wallet: its CAIP-10 account",
 }  # fmt: skip
 _ERRORS: Mapping[int, str] = {
-    400: "not of the protocol", 401: "not signed in, or with a token that is not known",
+    400: "not of the protocol; of chats: does not fit its schema",
+    401: "not signed in, or with a token that is not known",
     403: "not allowed to this account, or asked by a web page of another host", 404: "there is no such thing",
     405: "another method is wanted: see Allow", 409: "not possible in the present state; says what is",
     413: "the body is too large", 415: "the body is not JSON", 416: "there is no such range",
@@ -141,7 +143,10 @@ def _operations(routes: web.UrlDispatcher) -> Iterator[tuple[str, str, Any, Oper
 
 
 def _schemas(operations: list[Operation]) -> tuple[Mapping[Any, Any], dict[str, Any]]:
-    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {(Problem, "serialization"): None}
+    wanted: dict[tuple[type[BaseModel], JsonSchemaMode], None] = {
+        (Problem, "serialization"): None,
+        (ChatError, "serialization"): None,
+    }
     for said in operations:
         if said.body is not None:
             wanted[said.body, "validation"] = None
@@ -154,9 +159,12 @@ def _schemas(operations: list[Operation]) -> tuple[Mapping[Any, Any], dict[str, 
 
 def _operation(path: str, method: str, handler: Any, said: Operation, refs: Mapping[Any, Any]) -> dict[str, Any]:
     description = inspect.getdoc(handler) or ""
+    chat = path.startswith(CHAT_PATHS)
     statuses = {*said.errors, *_always(path, method, said)}
+    if chat:
+        statuses = set(map(chat_status, statuses))
     responses = {str(status): _answer(answer, refs) for status, answer in said.answers.items()}
-    responses |= {str(status): _error(status, refs) for status in sorted(statuses)}
+    responses |= {str(status): _error(status, refs, chat=chat) for status in sorted(statuses)}
     document: dict[str, Any] = {
         "operationId": _operation_id(path, method),
         "tags": [said.tag],
@@ -195,8 +203,8 @@ def _answer(answer: Answer, refs: Mapping[Any, Any]) -> dict[str, Any]:
     document: dict[str, Any] = {"description": answer.description}
     if answer.model is not None:
         document["content"] = {JSON: {"schema": refs[answer.model, "serialization"]}}
-    elif answer.media:
-        document["content"] = {answer.media: {"schema": {}}}
+    if answer.media:
+        document.setdefault("content", {})[answer.media] = {"schema": {}}
     if answer.headers:
         document["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
@@ -223,8 +231,9 @@ def _links(
     }
 
 
-def _error(status: int, refs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {"description": _ERRORS[status], "content": {PROBLEM: {"schema": refs[Problem, "serialization"]}}}
+def _error(status: int, refs: Mapping[Any, Any], *, chat: bool) -> dict[str, Any]:
+    media, model = (JSON, ChatError) if chat else (PROBLEM, Problem)
+    return {"description": _ERRORS[status], "content": {media: {"schema": refs[model, "serialization"]}}}
 
 
 def _path_parameter(name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Answer:
     Attributes:
         description: when it is this one.
         model: of a JSON body.
-        media: media type of a body that is not JSON; with neither, there is no body.
+        media: media type of a body that is not JSON, alone or as the other form; with neither, there is no body.
         headers: (name, description) of the headers that matter.
         names: which path parameters of other operations this answer names, and where in its body (JSON pointer).
     """

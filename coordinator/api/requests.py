@@ -11,7 +11,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from coordinator.api.operations import Parameter
 from coordinator.joinable import check_protocol
-from coordinator.problem import UnsupportedMediaTypeError, invalid_input
+from coordinator.problem import UnsupportedMediaTypeError
+from cotrain.config import invalid_input
 from cotrain.errors import InvalidRequestError
 from cotrain.protocol import PROTOCOL_VERSION
 from cotrain.request import CamelModel

@@ -82,6 +82,7 @@ class Limits:
         self._all_link_codes = SlidingWindow(_LINK_CODES_OF_ALL, _MINUTE_S, clock=clock)
         self._listeners: Counter[str] = Counter()
         self._accounts = SlidingWindow(settings.new_accounts_per_hour, _HOUR_S, clock=clock)
+        self._chats = SlidingWindow(settings.chats_per_minute, _MINUTE_S, clock=clock)
         self._writes = SlidingWindow(settings.writes_per_minute, _MINUTE_S, clock=clock)
 
     def challenge(self, address: str) -> None:
@@ -126,6 +127,12 @@ class Limits:
     def write(self, account: str) -> None:
         """This account asks for a change."""
         self._count(self._writes, account, "changes by this account")
+
+    def chat(self, address: str, account: str | None) -> None:
+        """Somebody at this client address, who may have signed in, says something to a model."""
+        self._count(self._chats, client_key(address), "chats from this address")
+        if account is not None:
+            self._count(self._chats, account, "chats of this account")
 
     def open_session(self, already_open: int) -> None:
         """An account that has `already_open` sessions which have not ended asks for one more."""

@@ -11,7 +11,7 @@ from cotrain.errors import ForbiddenError, NotAuthorizedError
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
 Act = Literal[
     "read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw", "pin", "invite",
-    "evaluate",
+    "promote", "evaluate", "recall",
 ]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -28,19 +28,23 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "add": frozenset({"account"}),
     "withdraw": frozenset({"owner", "operator"}),
     "pin": frozenset({"owner", "operator"}),
+    "promote": frozenset({"owner", "operator"}),
     "invite": frozenset({"owner", "operator"}),
     "evaluate": frozenset({"account"}),
+    "recall": frozenset({"account"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop, cancel and save; `register`, `leave`
-and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` is of a model, whose owner is
-that of its sessions; `evaluate` is of models and jobs. A participant's own token stands for the role of that one
-and for no other. Of a private session `coordinator.invitations` says who sees it at all: to others there is none."""
+and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` and `promote` are of a model,
+whose owner is that of its sessions; `evaluate` is of models and jobs, `recall` of the account's own chats. A
+participant's own token stands for the role of that one and for no other. Of a private session
+`coordinator.invitations` says who sees it at all: to others there is none."""
 
 _WORDS: Mapping[Act, str] = {
     "read": "read this", "open": "open a session", "steer": "steer this session", "delete": "delete this session",
     "register": "register a peer", "leave": "let this participant leave", "remove": "remove a participant",
     "add": "add to the catalog", "withdraw": "delete this entry of the catalog",
-    "pin": "say which versions of this model are kept",
+    "pin": "say which versions of this model are kept", "promote": "say which version of this model answers chats",
+    "recall": "see and delete the chats that are kept of it",
     "invite": "say who is invited", "evaluate": "have models evaluated and read about jobs",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from alembic import context
 
 import coordinator.chain.rows
+import coordinator.chat_rows
 import coordinator.model_rows  # noqa: F401 - its tables are compared, too
 from coordinator.models import Base
 

@@ -188,7 +188,7 @@ def _check_vocabulary(config: PretrainedConfig, source: str, spec: DataSpec) -> 
 
 def _check_positions(model: PreTrainedModel, source: str, spec: DataSpec) -> None:
     """Raises ConfigError if samples are longer than what the model reads."""
-    positions = _positions(model)
+    positions = longest_input(model)
     if positions is not None and positions < spec.seq_length:
         raise ConfigError(
             f"{source} reads at most {positions} tokens, a sample has {spec.seq_length}", field="data.seq_length",
@@ -196,7 +196,7 @@ def _check_positions(model: PreTrainedModel, source: str, spec: DataSpec) -> Non
         )  # fmt: skip
 
 
-def _positions(model: PreTrainedModel) -> int | None:
+def longest_input(model: PreTrainedModel) -> int | None:
     """Tokens that the model reads at most; None if it has no bound."""
     positions: int | None = getattr(model.config, "max_position_embeddings", None)
     offsets = [

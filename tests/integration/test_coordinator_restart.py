@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from coordinator.checkpointer_process import PORT_FILE, lasting_port
-from coordinator.serve import AddressError, run_server
+from coordinator.serve import run_server
+from cotrain.listening import AddressError
 from tests.integration.coordinator_fixtures import (
     LIMIT_S,
     REPOSITORY,

@@ -23,7 +23,7 @@ SETTINGS = Path(__file__).parents[1] / "schemathesis.toml"
 MOST = 10_000
 LIMITS = LimitsSection(
     challenges_per_minute=MOST, previews_per_minute=MOST, logins_per_minute=MOST, new_accounts_per_hour=MOST,
-    writes_per_minute=MOST, links_per_minute=MOST, link_codes_per_minute=MOST,
+    writes_per_minute=MOST, links_per_minute=MOST, link_codes_per_minute=MOST, chats_per_minute=MOST,
     open_sessions_per_account=MOST, participants_per_account=MOST, catalog_entries_per_account=MOST,
 )  # fmt: skip
 QUEUE = QueueSection(under_way=MOST, under_way_per_account=MOST, highest_priority=HIGHEST_PRIORITY)

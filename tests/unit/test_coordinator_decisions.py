@@ -18,10 +18,10 @@ from coordinator.joinable import check_protocol
 from coordinator.lifecycle import STATES
 from coordinator.problem import UpgradeRequiredError
 from coordinator.projection import Projection, progress_event, project, session_rate
-from coordinator.serve import address_url
 from coordinator.sessions import new_session_id
 from coordinator.views import SILENT_AFTER_S, participant_state
 from cotrain.errors import InvalidRequestError, NotAuthorizedError, ProtocolError
+from cotrain.listening import address_url
 from cotrain.protocol import PROTOCOL_VERSION
 from cotrain.status import State, Status
 

@@ -16,6 +16,7 @@ from cotrain.cli import LAZY_COMMANDS, app
 from cotrain.config import parse_config
 from cotrain.demo import app as demo_app
 from cotrain.request import SessionRequest
+from cotrain.serve.cli import app as serve_app
 from cotrain.simulate_cli import app as simulate_app
 from cotrain.train_cli import app as train_app
 from node.cli import app as node_app
@@ -30,8 +31,8 @@ PACKAGES = ("cotrain", "node", "coordinator")
 OTHER_CODE = ("Dockerfile", "compose.yaml", "Makefile", "scripts/install.sh", ".ci/run")
 
 COMMAND_APPS = {
-    "coordinator": coordinator_app, "demo": demo_app, "node": node_app, "sessions": sessions_app,
-    "chain": chain_app, "simulate": simulate_app, "train": train_app,
+    "chain": chain_app, "coordinator": coordinator_app, "demo": demo_app, "node": node_app, "serve": serve_app,
+    "sessions": sessions_app, "simulate": simulate_app, "train": train_app,
 }  # fmt: skip
 VARIABLE = re.compile(r"\bCOTRAIN_[A-Z_]+\b")
 REPOSITORY_FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+\.(?:py|js|md|toml|yaml|sh))`")

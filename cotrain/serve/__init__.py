@@ -1,0 +1,1 @@
+"""OpenAI-compatible chats with a trained model: torch, and nothing of swarms."""
