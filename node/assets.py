@@ -13,9 +13,9 @@ from typing import BinaryIO
 
 import aiohttp
 
+from cotrain.backoff import Backoff
 from cotrain.errors import IntegrityError, UnreachableError
 from cotrain.protocol import Asset
-from node.backoff import Backoff
 from node.client import CoordinatorClient
 
 _CHUNK_BYTES = 1 << 20

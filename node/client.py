@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,21 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 from pydantic import ValidationError
 
-from cotrain.errors import (
-    ConfigError,
-    ConflictError,
-    CotrainError,
-    DivergedError,
-    ForbiddenError,
-    IntegrityError,
-    InvalidRequestError,
-    NotAuthorizedError,
-    NotFoundError,
-    ProtocolError,
-    RateLimitedError,
-    SwarmError,
-    UnreachableError,
-)
+from cotrain.answers import PreparingError, failure_reason, not_understood, raise_for_problem
+from cotrain.backoff import Backoff
+from cotrain.errors import ConfigError, InvalidRequestError, ProtocolError, UnreachableError
 from cotrain.identity.challenge import Signer, sign_challenge
 from cotrain.membership.document import MembershipDocument
 from cotrain.protocol import (
@@ -50,7 +37,6 @@ from cotrain.protocol import (
     ResumeRequest,
 )
 from cotrain.request import CamelModel
-from node.backoff import Backoff
 
 FIRST_CONTACT_TRIES = 5
 FIRST_CONTACT_BACKOFF = Backoff(first_s=0.65, most_s=6.0, jitter=0.2)
@@ -59,39 +45,12 @@ _CONNECT_TIMEOUT_S = 5.0
 _ANSWER_TIMEOUT_S = 30.0
 _STALL_TIMEOUT_S = 30.0
 _HEARTBEAT_S = 15.0
-_ERROR_BODY_BYTES = 64 * 1024
 
 _SESSION_PATH = re.compile(r"^(?P<prefix>.*)/s/(?P<session>[a-z0-9][a-z0-9-]{0,62})/?$")
 _URL_HINT = "it looks like https://coordinator.example/s/my-session"
 
-_BY_CODE: dict[str, type[CotrainError]] = {
-    kind.code: kind
-    for kind in (
-        ConfigError, ConflictError, DivergedError, ForbiddenError, IntegrityError, InvalidRequestError,
-        NotAuthorizedError, NotFoundError, ProtocolError, RateLimitedError, SwarmError, UnreachableError,
-    )
-}  # fmt: skip
-# For answers without a code of ours: a proxy in front of the coordinator answers 502 and 504.
-_BY_STATUS: dict[int, type[CotrainError]] = {
-    401: NotAuthorizedError, 403: ForbiddenError, 404: NotFoundError, 409: ConflictError,
-    413: InvalidRequestError, 422: InvalidRequestError, 429: RateLimitedError,
-    502: UnreachableError, 503: UnreachableError, 504: UnreachableError,
-}  # fmt: skip
-
 _Answer = TypeVar("_Answer")
 _ModelT = TypeVar("_ModelT", bound=CamelModel)
-
-
-class PreparingError(CotrainError):
-    """The session is not ready yet; the coordinator asked to come back after `retry_after_s`."""
-
-    code = "preparing"
-    http_status = 503
-    exit_code = 75
-
-    def __init__(self, message: str, *, retry_after_s: float):
-        super().__init__(message, hint="try again in a few minutes")
-        self.retry_after_s = retry_after_s
 
 
 def parse_session_url(url: str) -> tuple[str, str]:
@@ -153,16 +112,6 @@ def _split_url(url: str, hint: str) -> tuple[str, str]:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     authority = host if port is None else f"{host}:{port}"
     return f"{parts.scheme}://{authority}", parts.path
-
-
-def error_from_problem(status: int, problem: dict[str, Any], *, url: str) -> CotrainError:
-    """The CotrainError that a problem+json answer stands for: by its code, else by its HTTP status."""
-    kind = _BY_CODE.get(str(problem.get("code"))) or _BY_STATUS.get(status) or CotrainError
-    message = str(problem.get("detail") or problem.get("title") or f"the coordinator answered {status}")
-    return kind(
-        message, field=str(problem.get("field") or ""), hint=str(problem.get("hint") or ""),
-        details={"status": status, "url": url},
-    )  # fmt: skip
 
 
 class CoordinatorClient:
@@ -306,11 +255,11 @@ class CoordinatorClient:
                     return {}
                 answer = await response.json()
         except (ValueError, aiohttp.ContentTypeError) as error:
-            raise _not_understood(url, error) from error
+            raise not_understood(url, error) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise UnreachableError(failure_reason(error), field=url) from error
         if not isinstance(answer, dict):
-            raise _not_understood(url, TypeError("not a JSON object"))
+            raise not_understood(url, TypeError("not a JSON object"))
         return answer
 
     async def _first_contact(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
@@ -349,50 +298,11 @@ def version_mismatch(theirs: int) -> ProtocolError:
     )
 
 
-async def raise_for_problem(response: aiohttp.ClientResponse) -> None:
-    """Raises the error that an answer of 400 or more stands for; PreparingError where it says when to come back."""
-    if response.status < 400:
-        return
-    problem = await _read_problem(response)
-    error = error_from_problem(response.status, problem, url=str(response.url))
-    retry_after = response.headers.get("Retry-After", "")
-    if response.status == 503 and retry_after.isdecimal():
-        raise PreparingError(error.message, retry_after_s=max(0.1, min(60.0, float(retry_after))))
-    raise error
-
-
-async def _read_problem(response: aiohttp.ClientResponse) -> dict[str, Any]:
-    """The problem+json of an answer; empty if it has another form (a proxy's page)."""
-    if "json" not in response.content_type:
-        return {}
-    raw = await response.content.read(_ERROR_BODY_BYTES)
-    try:
-        problem = json.loads(raw)
-    except ValueError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
-
-
 def _understood(model: type[_ModelT], answer: dict[str, Any], url: str) -> _ModelT:
     try:
         return model.model_validate(answer)
     except ValidationError as error:
-        raise _not_understood(url, error) from error
-
-
-def _not_understood(url: str, error: Exception) -> ProtocolError:
-    return ProtocolError(
-        f"the answer is not what a coordinator sends ({type(error).__name__})", field=url,
-        hint="check the address; if it is right, upgrade with: pip install --upgrade cotrain",
-    )  # fmt: skip
-
-
-def failure_reason(error: Exception) -> str:
-    """Why a request had no answer, in a few words."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
-    return cause or str(error) or type(error).__name__
+        raise not_understood(url, error) from error
 
 
 def _bearer(token: str) -> dict[str, str]:

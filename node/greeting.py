@@ -8,9 +8,9 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from cotrain.answers import error_from_problem, failure_reason
 from cotrain.errors import ProtocolError, UnreachableError
 from cotrain.protocol import PROTOCOL_VERSION
-from node.client import error_from_problem, failure_reason
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 _DATE_STEP_S = 1.0

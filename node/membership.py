@@ -8,10 +8,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from cotrain.backoff import Backoff
 from cotrain.errors import CotrainError, ForbiddenError, NotAuthorizedError
 from cotrain.membership.document import MembershipDocument, certificate_of, write_membership
 from cotrain.status import now
-from node.backoff import Backoff
 
 LOOK_EVERY_S = 60.0
 RETRY_BACKOFF = Backoff(first_s=10.0, most_s=600.0)

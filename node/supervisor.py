@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from cotrain.backoff import Backoff
 from cotrain.errors import ConfigError, CotrainError, DivergedError, ProtocolError
 from cotrain.paths import STATUS_FILE
 from cotrain.process import child_environment, end_process, python_command
 from cotrain.status import read_status
-from node.backoff import Backoff
 from node.hardware import DriverAnswer, ask_driver
 from node.limits import Limits
 

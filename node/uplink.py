@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 from pydantic import ValidationError
 
+from cotrain.backoff import Backoff
 from cotrain.errors import CotrainError, ForbiddenError, ProtocolError
 from cotrain.protocol import (
     DOWNLINK_MESSAGE,
@@ -25,7 +26,6 @@ from cotrain.protocol import (
     WishMessage,
 )
 from cotrain.status import WishName, now
-from node.backoff import Backoff
 from node.client import CoordinatorClient, version_mismatch
 from node.spool_file import SpoolFile
 

@@ -11,11 +11,12 @@ from urllib.parse import urlencode
 
 import aiohttp
 
+from cotrain.answers import PreparingError, failure_reason, raise_for_problem
+from cotrain.backoff import Backoff
 from cotrain.errors import NotAuthorizedError, NotFoundError, RateLimitedError, UnreachableError
 from cotrain.protocol import Hardware
-from node.backoff import Backoff
-from node.client import CoordinatorClient, PreparingError, failure_reason, raise_for_problem
-from node.sessions.sse import END, EventReader, ServerEvent
+from cotrain.sse import END, EventReader, ServerEvent
+from node.client import CoordinatorClient
 
 PAGE_ITEMS = 200
 """What the coordinator answers at once, at most."""

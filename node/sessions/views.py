@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from cotrain.display import PLAIN_INTERVAL_S, bar_and_rows
-from node.sessions.sse import ServerEvent
+from cotrain.sse import ServerEvent
 from node.sessions.watched import Watched
 
 if TYPE_CHECKING:

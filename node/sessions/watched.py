@@ -7,8 +7,8 @@ from typing import Any
 
 from cotrain.display import LOSS_HISTORY, SPARK_WIDTH, format_seconds, sparkline
 from cotrain.figures import remaining_s
+from cotrain.sse import ServerEvent
 from cotrain.status import FINAL_STATES
-from node.sessions.sse import ServerEvent
 from node.sessions.text import figure, log_line, printable, waiting_for
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cotrain.backoff import Backoff
 from cotrain.errors import IntegrityError, UnreachableError
 from node.assets import AssetStore
-from node.backoff import Backoff
 from node.client import CoordinatorClient
 from tests.integration.node_fixtures import SESSION, SmallCoordinator, running_coordinator
 

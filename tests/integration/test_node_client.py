@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from cotrain.backoff import Backoff
 from cotrain.errors import NotAuthorizedError, NotFoundError, ProtocolError, UnreachableError
 from cotrain.identity.wallet import EthereumWallet
 from cotrain.membership.document import certificate_of
 from cotrain.protocol import RegisterRequest
-from node.backoff import Backoff
 from node.client import FIRST_CONTACT_TRIES, CoordinatorClient
 from tests.integration.node_fixtures import SESSION, SmallCoordinator, make_peer, registration, running_coordinator
 

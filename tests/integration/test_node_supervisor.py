@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cotrain.backoff import Backoff
 from cotrain.errors import ConfigError
 from cotrain.paths import CONTROL_FILE, STATUS_FILE
 from cotrain.status import Control, read_status, write_control
-from node.backoff import Backoff
 from node.job import Job, write_job
 from node.limits import Limits
 from node.supervisor import STANDBY, CrashLoopError, Supervisor, worker_command

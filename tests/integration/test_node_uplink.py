@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from cotrain.backoff import Backoff
 from cotrain.identity.wallet import EthereumWallet
 from cotrain.protocol import StatusMessage
 from cotrain.status import WishName
-from node.backoff import Backoff
 from node.client import CoordinatorClient
 from node.spool_file import SpoolFile
 from node.uplink import Uplink

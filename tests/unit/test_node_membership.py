@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from cotrain.backoff import Backoff
 from cotrain.errors import CotrainError, ForbiddenError, NotAuthorizedError, UnreachableError
 from cotrain.membership.document import MembershipDocument, certificate_of, read_membership
 from cotrain.status import now
-from node.backoff import Backoff
 from node.membership import MembershipKeeper, renewal_due
 from tests.membership_fixtures import membership_of
 

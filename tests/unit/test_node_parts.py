@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cotrain.answers import error_from_problem
+from cotrain.backoff import Backoff
 from cotrain.display import (
     JsonDisplay,
     LiveDisplay,
@@ -36,8 +38,7 @@ from cotrain.errors import (
 from cotrain.figures import Figures
 from cotrain.paths import CONTROL_FILE
 from cotrain.status import Control, Status, WishName, read_control, write_control
-from node.backoff import Backoff
-from node.client import error_from_problem, invitation_token, parse_join_url, parse_session_url, version_mismatch
+from node.client import invitation_token, parse_join_url, parse_session_url, version_mismatch
 from node.hardware import DriverAnswer, detect_hardware, parse_cpu_model, parse_gpu
 from node.job import Job, read_job, write_job
 from node.lock import AGENT_FILE, AgentRecord, agent_lock, read_agent, running_agent

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from cotrain.backoff import Backoff
 from cotrain.errors import NotAuthorizedError, NotFoundError, ProtocolError, RateLimitedError
-from node.backoff import Backoff
 from node.sessions import api as api_module
 from node.sessions.api import SessionsApi
 

@@ -20,9 +20,9 @@ from coordinator.scheduler import Reason
 from coordinator.views import LogView, offer_view, participant_view, session_view
 from cotrain.display import bar_and_rows
 from cotrain.errors import ProtocolError
+from cotrain.sse import EventReader, ServerEvent
 from cotrain.status import State
 from node.sessions import text
-from node.sessions.sse import EventReader, ServerEvent
 from node.sessions.views import JsonView, LiveView, PlainView
 from node.sessions.watched import Watched
 
