@@ -14,12 +14,14 @@ from coordinator.model_rows import ModelJobRow, ModelVersionRow
 from coordinator.model_views import AskedEvaluationView
 from coordinator.registry import Registry
 from coordinator.saves import OPEN
+from coordinator.session_paths import inside, refused_as
 from coordinator.settings import Settings
 from coordinator.store import Store
 from coordinator.views import iso_time
 from cotrain.catalog import DatasetEntry
 from cotrain.config import dump_config, parse_config
 from cotrain.errors import ConflictError, CotrainError, InvalidRequestError, NotFoundError
+from cotrain.sections import FieldsSection
 from cotrain.status import now
 
 
@@ -41,8 +43,12 @@ class Evaluations:
         Args:
             seen: which versions are there for whoever asks (`Invitations.versions_seen`).
 
-        Raises NotFoundError, ConflictError if the version has no files, InvalidRequestError for an unknown dataset.
+        Raises NotFoundError, ConflictError if the version has no files, InvalidRequestError for an unknown dataset or
+        a path that leads out of the coordinator's datasets.
         """
+        if wanted.data_path is not None:
+            with refused_as("dataPath", "datasets"):
+                inside(self._settings.shared.datasets, wanted.data_path, field="dataPath").exists()
         dataset = None if wanted.dataset is None else (await self._dataset(wanted.dataset)).id
         version = await self._registry.version(model, wanted.version or (await self._newest(model, seen)), seen)
         if not version.available:
@@ -103,9 +109,10 @@ class Evaluations:
         version, folder = await self._registry.folder(job.model_id or "", job.version, true())
         detail = await self._registry.version(version.model, version.version, true())
         entry = None if asked.dataset is None else await self._catalog.find(DATASETS, asked.dataset)
+        config = config_on(detail.config, entry, asked.data_path, asked.seq_length)
         return EvaluationTask(
-            config=config_on(detail.config, entry), model_path=str(folder.resolve()), batches=asked.batches or 1,
-            data_fingerprint=version.data_fingerprint if entry is None else "",
+            config=config, model_path=str(folder.resolve()), batches=asked.batches or 1,
+            data_fingerprint=version.data_fingerprint if config == detail.config else "",
         )  # fmt: skip
 
     async def _end(self, job_id: str, outcome: Outcome) -> None:
@@ -123,25 +130,34 @@ class Evaluations:
                 version.last_evaluation = result.model_dump(by_alias=True)
 
 
-def config_on(config: str, entry: DatasetEntry | None) -> str:
-    """The TOML of a version with a dataset in the place of its data; None: as it is. Raises ConfigError."""
-    if entry is None:
-        return config
+def config_on(
+    config: str, entry: DatasetEntry | None, data_path: str | None = None, seq_length: int | None = None
+) -> str:  # fmt: skip
+    """The TOML of a version with other data, or another length, in the place of its own. Raises ConfigError.
+
+    Args:
+        entry: None, as `data_path`: none is named.
+    """
     parsed = parse_config(config)
-    hub = entry.hugging_face_id if entry.owner else entry.id
-    data = parsed.data.model_copy(
-        update={
+    own: dict[str, object] = {}
+    if entry is not None:
+        hub = entry.hugging_face_id if entry.owner else entry.id
+        own = {
             "dataset": hub if entry.path is None else None, "data_path": entry.path, "fields": entry.fields,
             "normalization": entry.normalization,
-        }
-    )  # fmt: skip
-    return dump_config(parsed.model_copy(update={"data": data}))
+        }  # fmt: skip
+    elif data_path is not None:
+        own = {"dataset": None, "data_path": data_path, "fields": FieldsSection()}
+    if seq_length is not None:
+        own["seq_length"] = seq_length
+    return dump_config(parsed.model_copy(update={"data": parsed.data.model_copy(update=own)})) if own else config
 
 
 def result_of(job: ModelJobRow, outcome: Evaluated) -> AskedEvaluationView:
     """What is told of an evaluation, with the job and with the version."""
     asked = EvaluationRequest.model_validate(job.asked)
     return AskedEvaluationView(
-        job=job.id, dataset=asked.dataset, split=asked.split, data_fingerprint=outcome.data_fingerprint,
-        targets=outcome.targets, metrics=outcome.metrics, evaluated_at=iso_time(now()),
+        job=job.id, dataset=asked.dataset, data_path=asked.data_path, split=asked.split,
+        data_fingerprint=outcome.data_fingerprint, targets=outcome.targets, metrics=outcome.metrics,
+        evaluated_at=iso_time(now()),
     )  # fmt: skip

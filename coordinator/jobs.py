@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from sqlalchemy import ColumnElement, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,7 +27,7 @@ from coordinator.views import iso_time
 from cotrain.errors import ConflictError, NotFoundError
 from cotrain.paths import SharedPaths
 from cotrain.request import CamelModel
-from cotrain.sections import Source
+from cotrain.sections import SequenceLength, Source
 from cotrain.status import now
 
 _logger = logging.getLogger(__name__)
@@ -37,17 +37,35 @@ MOST_OPEN = 16
 MOST_BATCHES = 1000
 
 
-class EvaluationRequest(CamelModel):
+class EvaluationRequest(
+    CamelModel,
+    json_schema_extra={
+        "not": {
+            "required": ["dataPath", "dataset"],
+            "properties": {"dataPath": {"type": "string"}, "dataset": {"type": "string"}},
+        }
+    },
+):
     """What a model is to be evaluated on."""
 
     version: Annotated[int, Field(ge=1, lt=10**9)] | None = None
     """Left out: the newest one that has its files."""
     dataset: Source | None = None
-    """Of the catalog; left out: the data that it was trained with."""
+    """Of the catalog; with neither this nor `dataPath`: the data that it was trained with."""
+    data_path: Source | None = None
+    """A file or folder in the coordinator's `datasets`."""
+    seq_length: SequenceLength | None = None
+    """Tokens of a sample; left out: as in its training. Results at one length are compared, of two they are not."""
     split: Literal["validation"] = "validation"
     """The part that is held out of training."""
     batches: Annotated[int, Field(ge=1, le=MOST_BATCHES)] | None = None
     """Left out: as many as in the evaluations of its training."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> EvaluationRequest:
+        if self.dataset is not None and self.data_path is not None:
+            raise ValueError("give dataset or dataPath, not both")
+        return self
 
 
 class SavedView(CamelModel):

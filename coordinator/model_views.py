@@ -51,7 +51,9 @@ class AskedEvaluationView(CamelModel):
 
     job: str
     dataset: str | None
-    """In the catalog; null: the data that it was trained with."""
+    """In the catalog; null with `dataPath` null, too: the data that it was trained with."""
+    data_path: str | None = None
+    """In the coordinator's `datasets`."""
     split: str
     data_fingerprint: str
     """The same one: the same samples."""

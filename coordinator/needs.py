@@ -46,7 +46,7 @@ def dataset_key(config: RunConfig, shared: SharedPaths) -> str:
         hub_id = data.dataset if entry is None or entry.hugging_face_id is None else entry.hugging_face_id
         name = f"hub:{hub_id.strip().casefold()}"
     elif data.data_path is not None:
-        folder = shared.root / "datasets"
+        folder = shared.datasets
         path = inside(folder, data.data_path, field="data.data_path")
         name = f"path:{path.relative_to(folder.resolve())}"
     else:

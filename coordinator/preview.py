@@ -81,7 +81,7 @@ def advise(
     if dataset is not None and config.task in UNDERSTANDING_TASKS and dataset.task != config.task:
         yield _advice("training.task", f"{dataset.name} is made for {dataset.task}, not for {config.task}")
     path = config.data.data_path
-    if path is not None and not Path(shared.root / "datasets" / path).exists():
+    if path is not None and not Path(shared.datasets / path).exists():
         yield _advice("data.data_path", "is not there yet", "put it into the coordinator's datasets before the start")
     steps = config.train.max_steps
     if steps is not None and steps < config.diloco.round_steps:

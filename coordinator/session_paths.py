@@ -30,7 +30,7 @@ def confine(config: RunConfig, shared: SharedPaths) -> RunConfig:
     models = shared.root / "models"
     source, teacher, data = config.model.source, config.distillation.teacher, config.data
     if data.data_path is not None:
-        data = _with(data, data_path=str(inside(shared.root / "datasets", data.data_path, field="data.data_path")))
+        data = _with(data, data_path=str(inside(shared.datasets, data.data_path, field="data.data_path")))
     if data.tokenizer not in (None, BYTES):
         data = _with(data, tokenizer=_model(models, data.tokenizer, field="data.tokenizer"))
     model, distillation = config.model, config.distillation
@@ -62,7 +62,7 @@ def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog, hidden
     with refused_as(request_field("data.data_path"), "datasets"):
         if data.data_path is not None:
             # it may come later, but must be a path that can be looked for
-            inside(shared.root / "datasets", data.data_path, field="data.data_path").exists()
+            inside(shared.datasets, data.data_path, field="data.data_path").exists()
     with refused_as(request_field("data.dataset"), "datasets"):
         if data.dataset is not None:
             resolve_dataset(data.dataset, catalog.datasets)
