@@ -22,6 +22,7 @@ from coordinator.api import (
     events,
     invitations,
     jobs,
+    learning,
     links,
     models,
     monitoring,
@@ -69,8 +70,8 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[COORDINATOR] = build_coordinator(settings)
     for module in (
-        auth, links, sessions, assets, catalog, models, chat, jobs, trained, participants, contributors, invitations,
-        records, uplink, events, monitoring, pages,
+        auth, links, sessions, assets, catalog, models, chat, jobs, learning, trained, participants, contributors,
+        invitations, records, uplink, events, monitoring, pages,
     ):  # fmt: skip
         app.router.add_routes(module.routes)
     app.router.add_routes(sessions.action_routes)
@@ -80,7 +81,7 @@ def create_app(settings: Settings) -> web.Application:
     app.on_shutdown.append(_say_goodbye)
     # each context is ended before the ones above it
     app.cleanup_ctx.extend((_store, _chain, _ingest, _progress, _metrics, _certificates, _leftovers))
-    app.cleanup_ctx.extend((_checkpointer, _evaluations, _chat, _status_files, _finishing))
+    app.cleanup_ctx.extend((_checkpointer, _evaluations, _chat, _learning, _status_files, _finishing))
     return app
 
 
@@ -190,6 +191,11 @@ async def _checkpointer(app: web.Application) -> AsyncIterator[None]:
 
 async def _evaluations(app: web.Application) -> AsyncIterator[None]:
     async with _background("evaluations", app[COORDINATOR].evaluations.run):
+        yield
+
+
+async def _learning(app: web.Application) -> AsyncIterator[None]:
+    async with _background("auto-learning", app[COORDINATOR].learning.run):
         yield
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.sql import ColumnElement
 
@@ -103,27 +103,31 @@ class ChatLog:
                 await self._drop_oldest(transaction.rows)
         return len(added)
 
-    async def count(self) -> int:
-        """How many there are."""
+    async def count(self, *, model: str | None = None) -> int:
+        """How many there are; `model`: with this one, by its id, or with none, as imported ones."""
         async with self._store.read() as rows:
-            return int(await rows.scalar(select(func.count()).select_from(ChatRow)) or 0)
+            return int(await rows.scalar(select(func.count()).select_from(ChatRow).where(_with(model))) or 0)
 
-    async def oldest(self, limit: int) -> list[LoggedChat]:
-        """At most `limit`, oldest first."""
-        query = select(ChatRow).order_by(ChatRow.position).limit(limit)
+    async def oldest(self, limit: int, *, model: str | None = None) -> list[LoggedChat]:
+        """At most `limit`, oldest first; `model` as in `count`."""
+        query = select(ChatRow).where(_with(model)).order_by(ChatRow.position).limit(limit)
         async with self._store.read() as rows:
             return [_logged(row) for row in await rows.scalars(query)]
 
-    async def clear(self, until_position: int, *, rows: AsyncSession | None = None) -> int:
+    async def clear(
+        self, until_position: int, *, model: str | None = None, rows: AsyncSession | None = None
+    ) -> int:  # fmt: skip
         """Delete all up to this position, which has been learnt from; returns how many there were.
 
         Args:
+            model: as in `count`.
             rows: of a transaction that it is a part of; None: one of its own.
         """
+        which = _with(model) & (ChatRow.position <= until_position)
         if rows is not None:
-            return await _delete(rows, ChatRow.position <= until_position)
+            return await _delete(rows, which)
         async with self._store.write() as transaction:
-            return await _delete(transaction.rows, ChatRow.position <= until_position)
+            return await _delete(transaction.rows, which)
 
     async def rate(self, id_: str, rating: Rating) -> bool:
         """Note what somebody who has its id thinks of an exchange; False if there is none."""
@@ -193,6 +197,10 @@ def _logged(row: ChatRow) -> LoggedChat:
         position=row.position, id=row.id, question=row.question, answer=row.answer, language=row.language,
         model=row.model_id, version=row.version, rating=row.rating, created_at=row.created_at,
     )  # fmt: skip
+
+
+def _with(model: str | None) -> ColumnElement[bool]:
+    return true() if model is None else ChatRow.model_id.in_((model, ""))
 
 
 async def _delete(rows: AsyncSession, which: ColumnElement[bool]) -> int:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, IPvAnyNetwork, ValidationError
+from pydantic import AfterValidator, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from coordinator.auth.addresses import LOOPBACK, Network
 from coordinator.chain.config import ChainName, ChainSection
@@ -143,6 +143,44 @@ class JoinSection(Section):
     """What it installs: a name and version on the package index, a URL, or a path on the volunteer's machine."""
 
 
+class LearningSection(Section):
+    """What is made of chats without anybody's hand: data, and from these the next version of a model."""
+
+    model: Annotated[str, Field(max_length=120)] = ""
+    """Id or name of the model that learns; its sessions are opened for its owner's account. Empty: none does."""
+    automatic: bool = False
+    """Whether the coordinator runs cycles by itself, one after another; else they are asked for."""
+    interval_s: Annotated[float, Field(ge=1, le=366 * 86400)] = 3600.0
+    """From the end of a cycle to the next one."""
+    min_chats: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Chats that must have come since the last cycle."""
+    max_size: Annotated[int, Field(ge=10, le=1_000_000)] = 5000
+    """Samples in the data; beyond that the lowest scores leave."""
+    threshold: Annotated[float, Field(ge=0, le=10)] = 5.0
+    """Score, 0 to 10, that a chat must have to be taken."""
+    variations_per_sample: Annotated[int, Field(ge=0, le=10)] = 2
+    """That are made of a chat at most."""
+    held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Of the good chats, kept for evaluation alone."""
+    significant_share: Annotated[float, Field(gt=0, le=1)] = 0.01
+    """New samples since the last training, as a share of the data, with which a session is opened ..."""
+    significant_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """... or as a number, whichever is reached first."""
+    session_limit_s: Annotated[float, Field(ge=10, le=366 * 86400)] = 7 * 86400.0
+    """How long such a session may take; then it is stopped, and what it has learnt is evaluated."""
+    url: Annotated[str, Field(max_length=2000, pattern=r"^(https?://[^\s/]+)?$")] = ""
+    """Where the coordinator's own REST API is reached from its machine; empty: at its public URL."""
+    request: dict[str, Any] = {}  # noqa: RUF012 - the model is frozen
+    """Of the sessions that are opened: what a request may hold (training, distributed, diloco and so on), as JSON would
+    have it; name, model and data are filled in."""
+
+    @model_validator(mode="after")
+    def _automatic_needs_a_model(self) -> LearningSection:
+        if self.automatic and not self.model:
+            raise ValueError("automatic cycles need a model: name one in learning.model")
+        return self
+
+
 class CoordinatorConfig(Section):
     """The whole file; every key has a default."""
 
@@ -154,6 +192,7 @@ class CoordinatorConfig(Section):
     chat: ChatSection = ChatSection()
     join: JoinSection = JoinSection()
     chain: ChainSection = ChainSection()
+    learning: LearningSection = LearningSection()
 
 
 def load_coordinator_config(path: Path) -> CoordinatorConfig:

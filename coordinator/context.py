@@ -33,6 +33,7 @@ from coordinator.idempotency import Idempotency
 from coordinator.ingest import Ingest
 from coordinator.invitations import Invitations
 from coordinator.jobs import Jobs
+from coordinator.learning.service import Learning
 from coordinator.observability import Metrics
 from coordinator.participants import Participants
 from coordinator.progress import ProgressPump
@@ -66,6 +67,7 @@ class Coordinator:
     cleanup: Cleanup
     jobs: Jobs
     evaluations: Evaluations
+    learning: Learning
     participants: Participants
     ingest: Ingest
     challenges: Challenges
@@ -126,6 +128,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
     notes = Notes(settings.config.chain, lambda: recorder.opener)
     sessions = Sessions(store, hub, uplinks, settings, limiter, certificates, registry, notes, checkpointer.send)
     jobs = Jobs(store, settings.shared, registry, checkpointer.send)
+    chat_log = ChatLog(store, kept=settings.config.chat.kept)
     catalog = CatalogEntries(store, limiter, settings.shared)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     suspicions = Suspicions(store, participants)
@@ -134,6 +137,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
         sessions=sessions, recorder=recorder, records=Records(store), registry=registry, retention=retention,
         cleanup=Cleanup(store, settings.shared),
         participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
+        learning=Learning(store, settings, chat_log),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
         logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         links=Links(signatures, chains=sign_in.chains, interval_s=settings.link_interval_s),

@@ -5,13 +5,16 @@ Every label has a fixed set of values: no session, account or path is one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from coordinator.chain.machine import ENTRY_STATES, EntryState
+from coordinator.learning.rows import Outcome
 from coordinator.lifecycle import STATES
 from cotrain.chat_protocol import Usage
 from cotrain.protocol import EventType
@@ -32,11 +35,23 @@ _WRITE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 
 @dataclass(frozen=True)
+class LearningCounts:
+    """What auto-learning has come to."""
+
+    cycles: Mapping[Outcome, int]
+    """That have ended, by their outcome."""
+    samples: int
+    """In the newest data."""
+
+
+@dataclass(frozen=True)
 class Standing:
     """How things stand at the moment of a scrape."""
 
     sessions: Mapping[State, int] | None
     """How many are in each state; None where the database does not answer."""
+    learning: LearningCounts | None
+    """As `sessions`."""
     participants_connected: int
     checkpointer_up: bool
     chain_entries: Mapping[EntryState, int] | None = None
@@ -99,6 +114,8 @@ class Metrics:
             buckets=_WRITE_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self._database = Gauge("cotrain_database_up", "1 where the database answers.", registry=self.registry)
+        self._learning = _LearningCollector()
+        self.registry.register(self._learning)
         self._checkpointer = Gauge("cotrain_checkpointer_up", "1 where the checkpointer is up.", registry=self.registry)
         self._chain_entries = Gauge(
             "cotrain_chain_entries", "Openings and ends of sessions on their way to a chain.", ["state"],
@@ -156,6 +173,7 @@ class Metrics:
         self._participants.set(standing.participants_connected)
         self._checkpointer.set(standing.checkpointer_up)
         self._database.set(standing.sessions is not None)
+        self._learning.counts = standing.learning
         self._sessions.clear()
         if standing.sessions is not None:
             for state in STATES:
@@ -166,6 +184,27 @@ class Metrics:
                 self._chain_entries.labels(entry_state).set(standing.chain_entries.get(entry_state, 0))
         self._chain_error.set(standing.chain_last_error_at or 0)
         return generate_latest(self.registry)
+
+
+class _LearningCollector(Collector):
+    """Cycles are counted in the database, which outlives this process, and in others' processes."""
+
+    def __init__(self) -> None:
+        self.counts: LearningCounts | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Nothing where the database does not answer: a counter must not seem to begin anew."""
+        if self.counts is None:
+            return
+        cycles = CounterMetricFamily(
+            "cotrain_learning_cycles", "Cycles of auto-learning that have ended.", labels=["outcome"]
+        )
+        for outcome in get_args(Outcome):
+            cycles.add_metric([outcome], self.counts.cycles.get(outcome, 0))
+        yield cycles
+        yield GaugeMetricFamily(
+            "cotrain_learning_samples", "Samples in the newest data of auto-learning.", value=self.counts.samples
+        )
 
 
 def known_method(method: str) -> str:

@@ -42,6 +42,10 @@ class Settings:
     """Program that is run with `--shared DIR --host H --port P`."""
     evaluation_command: tuple[str, ...] = field(default_factory=lambda: tuple(python_command("coordinator.evaluation")))
     """Program that is run with `--shared DIR` for each model that somebody wants evaluated."""
+    learning_command: tuple[str, ...] = field(
+        default_factory=lambda: tuple(python_command("coordinator.learning.process"))
+    )
+    """Program that is run, with its task on stdin, for each cycle of auto-learning."""
     serve_command: tuple[str, ...] = field(default_factory=lambda: tuple(python_command("cotrain.serve.process")))
     """Program that serves one version of a model to chats."""
     stop_grace_s: float = 30.0

@@ -38,6 +38,7 @@ LAZY_COMMANDS = {
     "chain": LazyCommand("cotrain.chain_cli", "Prove by a public chain who gave how much."),
     "coordinator": LazyCommand("coordinator.cli", "Run a coordinator."),
     "demo": LazyCommand("cotrain.demo", "A coordinator and some nodes on this machine."),
+    "learn": LazyCommand("coordinator.learning.cli", "Turn chats into data, and data into a better model."),
     "node": LazyCommand("node.cli", "Take part in a session as a volunteer."),
     "serve": LazyCommand("cotrain.serve.cli", "Chat with a trained model, in OpenAI's form."),
     "sessions": LazyCommand("node.sessions.cli", "Open, watch and steer a coordinator's sessions."),

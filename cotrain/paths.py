@@ -67,16 +67,35 @@ class SharedPaths:
         return self.root / "models" / "temp"
 
     @property
+    def datasets(self) -> Path:
+        """What the paths of data in configs are relative to."""
+        return self.root / "datasets"
+
+    @property
     def raw_datasets(self) -> Path:
-        return self.root / "datasets" / "raw"
+        return self.datasets / "raw"
 
     @property
     def processed_datasets(self) -> Path:
-        return self.root / "datasets" / "processed"
+        return self.datasets / "processed"
 
     @property
     def dataset_splits(self) -> Path:
-        return self.root / "datasets" / "splits"
+        return self.datasets / "splits"
+
+    def learned_dataset(self, model: str) -> Path:
+        """Versions of the data that chats with a model have made."""
+        return self.datasets / "learned" / model
+
+    @property
+    def enhancement_log(self) -> Path:
+        """A JSON line for each cycle of auto-learning."""
+        return self.system_logs / "enhancement.jsonl"
+
+    @property
+    def learning_lock(self) -> Path:
+        """Held by the one process that carries out a cycle of auto-learning."""
+        return self.root / "learning.lock"
 
     @property
     def generated_configs(self) -> Path:

@@ -98,10 +98,10 @@ class System:
     """Of the account that owns the test's sessions."""
     seen: list[psutil.Process] = field(default_factory=list)
 
-    def start_coordinator(self, port: int = 0) -> Process:
+    def start_coordinator(self, port: int = 0, options: Sequence[str] = ()) -> Process:
         """Start `cotrain coordinator serve` and wait until it is ready."""
-        arguments = ["coordinator", "serve", "--port", str(port), "--json"]
-        process = self._start("coordinator", arguments)
+        arguments = ["coordinator", "serve", "--port", str(port), "--json", *options]
+        process = self.start("coordinator", arguments)
         ready = wait_until(lambda: _ready_line(process), limit_s=60, what=f"coordinator ready: {process.log}")
         self.url = ready["url"]
         self.token = self._sign_in()
@@ -110,14 +110,17 @@ class System:
     def start_node(self, name: str, session_url: str, *options: str, program: Sequence[str] = COTRAIN) -> Process:
         """`program`: what stands in the place of `cotrain`, as arguments of Python."""
         arguments = ["node", "join", session_url, "--json", "--threads", "1", "--name", name, *options]
-        return self._start(name, arguments, program)
+        return self.start(name, arguments, program)
 
-    def _start(self, name: str, arguments: list[str], program: Sequence[str] = COTRAIN) -> Process:
+    def start(
+        self, name: str, arguments: list[str], program: Sequence[str] = COTRAIN, *, shared: Path | None = None
+    ) -> Process:  # fmt: skip
+        """A command of cotrain; `shared`: the data folder, one of its own if there is none."""
         home = self.folder / name
         home.mkdir(exist_ok=True)
         log = home / f"output-{len(self.processes)}.log"
         environment = child_environment(
-            COTRAIN_SHARED=str(home / "shared"), COTRAIN_HOME=str(home / "home"), OMP_NUM_THREADS="1"
+            COTRAIN_SHARED=str(shared or home / "shared"), COTRAIN_HOME=str(home / "home"), OMP_NUM_THREADS="1"
         )
         environment.pop("COTRAIN_DATABASE_URL", None)
         with log.open("wb") as output:
@@ -125,7 +128,7 @@ class System:
                 [sys.executable, *program, *arguments], stdin=subprocess.DEVNULL, stdout=output,
                 stderr=subprocess.STDOUT, env=environment, start_new_session=True,
             )  # fmt: skip
-        process = Process(name, popen, log, home / "home", home / "shared")
+        process = Process(name, popen, log, home / "home", shared or home / "shared")
         self.processes.append(process)
         return process
 

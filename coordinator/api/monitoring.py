@@ -22,7 +22,7 @@ from coordinator.context import COORDINATOR, Coordinator
 from coordinator.database import database_failures
 from coordinator.json_log import FIELDS
 from coordinator.models import SessionRow
-from coordinator.observability import ABORTED, OTHER, Standing, StreamKind
+from coordinator.observability import ABORTED, OTHER, LearningCounts, Standing, StreamKind
 from cotrain.request import CamelModel
 from cotrain.status import State
 
@@ -78,7 +78,8 @@ async def measures(request: web.Request) -> web.Response:
     """Measures for Prometheus."""
     coordinator = request.app[COORDINATOR]
     standing = Standing(
-        sessions=await sessions_by_state(coordinator), participants_connected=len(coordinator.uplinks),
+        sessions=await sessions_by_state(coordinator), learning=await _learning_counts(coordinator),
+        participants_connected=len(coordinator.uplinks),
         checkpointer_up=coordinator.checkpointer.ready is not None, chain_entries=await _chain_entries(coordinator),
         chain_last_error_at=coordinator.recorder.last_error_at,
     )  # fmt: skip
@@ -154,6 +155,15 @@ async def _in_time(asking: Awaitable[_AnswerT]) -> _AnswerT | None:
         async with asyncio.timeout(_DATABASE_LIMIT_S):
             return await asking
     except database_failures() as error:  # a time that is over is an OSError, too
+        _logger.warning("the database does not answer (%s)", type(error).__name__)
+        return None
+
+
+async def _learning_counts(coordinator: Coordinator) -> LearningCounts | None:
+    try:
+        async with asyncio.timeout(_DATABASE_LIMIT_S):
+            return await coordinator.learning.cycles.counts()
+    except database_failures() as error:
         _logger.warning("the database does not answer (%s)", type(error).__name__)
         return None
 

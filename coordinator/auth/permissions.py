@@ -11,7 +11,7 @@ from cotrain.errors import ForbiddenError, NotAuthorizedError
 Role = Literal["visitor", "account", "participant", "owner", "operator"]
 Act = Literal[
     "read", "open", "steer", "delete", "register", "leave", "remove", "add", "withdraw", "pin", "invite",
-    "promote", "evaluate", "recall",
+    "promote", "evaluate", "recall", "learn",
 ]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -32,10 +32,12 @@ PERMISSIONS: Mapping[Act, frozenset[Role]] = {
     "invite": frozenset({"owner", "operator"}),
     "evaluate": frozenset({"account"}),
     "recall": frozenset({"account"}),
+    "learn": frozenset({"operator"}),
 }
 """Each act with the roles that may do it. Steering is start, pause, resume, stop, cancel and save; `register`, `leave`
 and `remove` are of participants; `add` and `withdraw` of the catalog's entries; `pin` and `promote` are of a model,
-whose owner is that of its sessions; `evaluate` is of models and jobs, `recall` of the account's own chats. A
+whose owner is that of its sessions; `evaluate` is of models and jobs, `recall` of the account's own chats; `learn`
+begins a cycle of auto-learning. A
 participant's own token stands for the role of that one and for no other. Of a private session
 `coordinator.invitations` says who sees it at all: to others there is none."""
 
@@ -46,6 +48,7 @@ _WORDS: Mapping[Act, str] = {
     "pin": "say which versions of this model are kept", "promote": "say which version of this model answers chats",
     "recall": "see and delete the chats that are kept of it",
     "invite": "say who is invited", "evaluate": "have models evaluated and read about jobs",
+    "learn": "begin a cycle of auto-learning",
 }  # fmt: skip
 _WHO: Mapping[Role, str] = {
     "visitor": "everybody", "account": "whoever is signed in", "participant": "the participant's own wallet",

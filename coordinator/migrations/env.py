@@ -6,6 +6,7 @@ from alembic import context
 
 import coordinator.chain.rows
 import coordinator.chat_rows
+import coordinator.learning.rows
 import coordinator.model_rows  # noqa: F401 - its tables are compared, too
 from coordinator.models import Base
 

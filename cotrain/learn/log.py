@@ -1,4 +1,4 @@
-"""What came of a cycle of learning: lines for people, and the enhancement log, a line of JSON for each cycle."""
+"""The enhancement log: a line of JSON for each cycle of learning."""
 
 from __future__ import annotations
 
@@ -9,53 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from cotrain.folders import StorageError
-from cotrain.learn.pipeline import Enhancement
-
-_RULE = "=" * 60
-
-
-def record(enhancement: Enhancement, *, cycle: str, **facts: Any) -> dict[str, Any]:
-    """A cycle as the enhancement log keeps it.
-
-    Args:
-        cycle: its id.
-        facts: what else is known of it (when it began, which version it made, which session trains on that).
-    """
-    return {
-        "cycle": cycle, **facts, "original_size": enhancement.original_size, "final_size": enhancement.final_size,
-        "growth": enhancement.growth, "growth_percent": round(enhancement.growth_percent, 2),
-        "good_samples": enhancement.good, "variations": enhancement.variations,
-        "duplicates": enhancement.duplicates, "left": enhancement.left, "held_out": len(enhancement.held_out),
-        "newly_held_out": enhancement.newly_held_out, "changed": enhancement.changed,
-        "refused": enhancement.refused, "is_significant": enhancement.is_significant,
-    }  # fmt: skip
-
-
-def summary(enhancement: Enhancement, *, cycle: str = "", version: int | None = None) -> list[str]:
-    """What people read when a cycle has ended, line by line.
-
-    Args:
-        cycle: its id, if it is to be told.
-        version: the number of the dataset's version that it has written, None if it wrote none.
-    """
-    refused = sum(enhancement.refused.values())
-    reasons = ", ".join(f"{reason} {count}" for reason, count in enhancement.refused.items())
-    return [
-        *([f"Learning cycle {cycle}"] if cycle else []),
-        f"Dataset before: {_samples(enhancement.original_size)}",
-        f"1. Chats: {_samples(enhancement.good)} good, {refused} refused{f' ({reasons})' if reasons else ''}",
-        f"2. Variations: {enhancement.variations} made",
-        f"3. Duplicates: {enhancement.duplicates} removed",
-        f"4. Held out for evaluation: {enhancement.newly_held_out} new, {len(enhancement.held_out)} in all",
-        f"5. Limit of {enhancement.settings.max_size}: {enhancement.left} with the lowest scores left",
-        _RULE,
-        "Enhancement summary:",
-        f"  Original: {enhancement.original_size}",
-        f"  Final: {enhancement.final_size}",
-        f"  Growth: {enhancement.growth} ({enhancement.growth_percent:.1f}%)",
-        _RULE,
-        _outcome(enhancement, version),
-    ]
 
 
 def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
@@ -80,12 +33,18 @@ def append_json_line(path: Path, entry: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _samples(count: int) -> str:
-    return f"{count} sample{'' if count == 1 else 's'}"
+def append_once(path: Path, entry: Mapping[str, Any], key: str) -> None:
+    """The same, unless the log has an entry with this value of `key` already. Raises as `append_json_line`."""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as lines:
+            if any(_value(line, key) == entry[key] for line in lines):
+                return
+    append_json_line(path, entry)
 
 
-def _outcome(enhancement: Enhancement, version: int | None) -> str:
-    if not enhancement.is_significant:
-        return "Too little has changed to train again."
-    written = "" if version is None else f" Version {version} is written."
-    return f"{_samples(enhancement.changed)} changed: worth training again.{written}"
+def _value(line: str, key: str) -> Any:
+    try:
+        entry = json.loads(line)
+    except ValueError:  # a line that was left half written
+        return None
+    return entry.get(key) if isinstance(entry, dict) else None

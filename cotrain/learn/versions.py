@@ -17,10 +17,10 @@ import hashlib
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,6 +65,8 @@ class Manifest(BaseModel):
     """Samples by language, of all files."""
     settings: dict[str, int | float]
     """The LearnSettings of the cycle."""
+    facts: dict[str, Any] = Field(default_factory=dict)
+    """What else the cycle wants to find again."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,16 @@ class Version:
     number: int
     path: Path
     manifest: Manifest
+
+    @property
+    def train_size(self) -> int:
+        """Samples for training."""
+        return self.manifest.sizes.get(TRAIN, 0)
+
+    @property
+    def held_out_size(self) -> int:
+        """Samples for evaluation."""
+        return self.manifest.sizes.get(VALIDATION, 0)
 
 
 class DatasetVersions:
@@ -90,6 +102,14 @@ class DatasetVersions:
             return []
         numbers = sorted(int(match[1]) for path in self._folder.iterdir() if (match := _NAME.fullmatch(path.name)))
         return [self._version(number) for number in numbers]
+
+    def get(self, number: int) -> Version:
+        """One version. Raises IntegrityError if it is not there whole."""
+        return self._version(number)
+
+    def of_cycle(self, cycle: str) -> Version | None:
+        """The version that a cycle has written, None if it has not. Raises as `versions`."""
+        return next((version for version in self.versions() if version.manifest.cycle == cycle), None)
 
     def current(self) -> Version | None:
         """The version that is in use, None if there is none yet. Raises IntegrityError if it is not there whole."""
@@ -114,25 +134,28 @@ class DatasetVersions:
         return self._samples(version, TRAIN), held_out
 
     # ------------------------------------------------------------------------------------------- writing
-    def write(self, enhancement: Enhancement, *, cycle: str, base: int | None) -> Version:
+    def write(
+        self, enhancement: Enhancement, *, cycle: str, base: int | None, facts: Mapping[str, Any] | None = None
+    ) -> Version:
         """A new version, on disk before this returns; the one that this cycle has written already, if it has.
 
         Args:
             cycle: the id of the cycle, which a cycle that is repeated after a crash has again.
             base: the number of the version that the cycle began with.
+            facts: kept with it, as JSON.
 
         Raises InvalidRequestError for an id that is none; StorageError if the disk does not take it.
         """
         if not 1 <= len(cycle) <= 200:
             raise InvalidRequestError("has not 1 to 200 characters", field="cycle", hint="give each cycle an id")
         with self._locked():
-            versions = self.versions()
-            written = next((version for version in versions if version.manifest.cycle == cycle), None)
+            written = self.of_cycle(cycle)
             if written is not None:
                 return written
+            versions = self.versions()
             number = versions[-1].number + 1 if versions else 1
             with replacing_folder(self._path(number)) as folder:
-                self._fill(folder, enhancement, number, cycle, base)
+                self._fill(folder, enhancement, number, cycle, base, facts or {})
             return self._version(number)
 
     def switch(self, version: Version) -> None:
@@ -162,7 +185,10 @@ class DatasetVersions:
                 shutil.rmtree(doomed)
         return [version.number for version in old]
 
-    def _fill(self, folder: Path, enhancement: Enhancement, number: int, cycle: str, base: int | None) -> None:
+    def _fill(
+        self, folder: Path, enhancement: Enhancement, number: int, cycle: str, base: int | None,
+        facts: Mapping[str, Any],
+    ) -> None:  # fmt: skip
         files = {TRAIN: enhancement.train} | ({VALIDATION: enhancement.held_out} if enhancement.held_out else {})
         contents = {name: "".join(sample.to_line() for sample in samples).encode() for name, samples in files.items()}
         for name, content in contents.items():
@@ -172,6 +198,7 @@ class DatasetVersions:
             sizes={name: len(samples) for name, samples in files.items()},
             sha256={name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
             languages=_languages([*enhancement.train, *enhancement.held_out]), settings=asdict(enhancement.settings),
+            facts=dict(facts),
         )  # fmt: skip
         (folder / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8")
 

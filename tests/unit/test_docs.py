@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from coordinator.cli import app as coordinator_app
+from coordinator.learning.cli import app as learn_app
 from cotrain.chain_cli import app as chain_app
 from cotrain.cli import LAZY_COMMANDS, app
 from cotrain.config import parse_config
@@ -31,7 +32,8 @@ PACKAGES = ("cotrain", "node", "coordinator")
 OTHER_CODE = ("Dockerfile", "compose.yaml", "Makefile", "scripts/install.sh", ".ci/run")
 
 COMMAND_APPS = {
-    "chain": chain_app, "coordinator": coordinator_app, "demo": demo_app, "node": node_app, "serve": serve_app,
+    "chain": chain_app, "coordinator": coordinator_app, "demo": demo_app, "learn": learn_app, "node": node_app,
+    "serve": serve_app,
     "sessions": sessions_app, "simulate": simulate_app, "train": train_app,
 }  # fmt: skip
 VARIABLE = re.compile(r"\bCOTRAIN_[A-Z_]+\b")

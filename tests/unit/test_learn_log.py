@@ -6,40 +6,7 @@ from pathlib import Path
 import pytest
 
 from cotrain.folders import StorageError
-from cotrain.learn.log import append_json_line, record, summary
-from cotrain.learn.pipeline import Enhancement
-
-CYCLE = Enhancement((), (), 2003, 2027, 15, 9, 0, {"too short": 3, "rated down": 1}, 0, 0, 24)
-
-
-def test_the_summary_tells_sizes_growth_good_ones_and_variations():
-    text = "\n".join(summary(CYCLE, cycle="c1", version=4))
-    for line in (
-        "Learning cycle c1", "Dataset before: 2003 samples", "15 samples good, 4 refused (too short 3, rated down 1)",
-        "Variations: 9 made", "  Original: 2003", "  Final: 2027", "  Growth: 24 (1.2%)",
-        "24 samples changed: worth training again. Version 4 is written.",
-    ):  # fmt: skip
-        assert line in text
-
-
-def test_a_cycle_that_changed_little_says_so():
-    same = Enhancement((), (), 2003, 2003, 0, 0, 0, {}, 0, 0, 0)
-    assert summary(same)[-1] == "Too little has changed to train again."
-    assert summary(same)[1].endswith("0 samples good, 0 refused")
-
-
-def test_the_record_has_every_figure_and_the_facts():
-    entry = record(CYCLE, cycle="c1", version=4, began_at=1.5)
-    assert entry["cycle"] == "c1"
-    assert (entry["version"], entry["began_at"]) == (4, 1.5)
-    assert (entry["original_size"], entry["final_size"], entry["growth"], entry["growth_percent"]) == (
-        2003,
-        2027,
-        24,
-        1.2,
-    )
-    assert (entry["good_samples"], entry["variations"], entry["refused"]) == (15, 9, CYCLE.refused)
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
+from cotrain.learn.log import append_json_line, append_once
 
 
 def test_lines_are_added_and_a_torn_one_spoils_no_other(tmp_path: Path):
@@ -50,6 +17,20 @@ def test_lines_are_added_and_a_torn_one_spoils_no_other(tmp_path: Path):
     append_json_line(path, {"cycle": 3})
     lines = path.read_text(encoding="utf-8").splitlines()
     assert [json.loads(lines[0]), lines[1], json.loads(lines[2])] == [{"cycle": "یک"}, '{"cycle": "tor', {"cycle": 3}]
+
+
+def test_an_entry_is_added_once(tmp_path: Path):
+    path = tmp_path / "log"
+    for entry in ({"id": "a", "x": 1}, {"id": "b", "x": 2}, {"id": "a", "x": 3}):
+        append_once(path, entry, "id")
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [{"id": "a", "x": 1}, {"id": "b", "x": 2}]
+
+
+def test_an_entry_that_was_torn_is_added_again(tmp_path: Path):
+    path = tmp_path / "log"
+    path.write_bytes(b'[1]\n{"id": "a", ')
+    append_once(path, {"id": "a"}, "id")
+    assert path.read_text().splitlines()[-1] == '{"id": "a"}'
 
 
 def test_what_has_no_form_in_json_is_not_written(tmp_path: Path):

@@ -1,0 +1,1 @@
+"""Auto-learning: chats become data, data become the next session."""

@@ -1,0 +1,73 @@
+"""A cycle's process: `python -m coordinator.learning.process`. The coordinator starts it, and it ends with it.
+
+The task comes on stdin, the outcome is the last line of stdout; it logs to `logs/system/learning.log`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from coordinator.config import CoordinatorConfig
+from coordinator.learning.carry_out import Place, carry_out
+from coordinator.learning.learner import TooFewChats
+from coordinator.learning.rows import Trigger
+from cotrain.errors import CotrainError
+from cotrain.logs import configure_logging
+from cotrain.paths import SharedPaths
+from cotrain.process import bind_to_parent
+from cotrain.request import CamelModel
+
+_logger = logging.getLogger("coordinator.learning")
+
+_NICENESS = 10
+"""The coordinator and volunteers on the same machine come first."""
+
+
+class CycleTask(CamelModel):
+    """What a cycle's process is told."""
+
+    shared: str
+    database_url: str
+    url: str
+    trigger: Trigger
+    config: CoordinatorConfig
+
+
+class CycleDone(CamelModel):
+    """What it says at its end."""
+
+    cycle: str | None = None
+    """That has ended; None if there were too few chats to begin one."""
+    message: str
+    failed: bool = False
+    """Whether the cycle could not go on, and wants to be taken up again."""
+
+
+def main() -> int:
+    """Read a task from stdin, write its outcome to stdout; returns the exit code."""
+    bind_to_parent()
+    os.nice(_NICENESS)
+    configure_logging()
+    task = CycleTask.model_validate_json(sys.stdin.read())
+    print(asyncio.run(_carry_out(task)).model_dump_json(by_alias=True), flush=True)
+    return 0
+
+
+async def _carry_out(task: CycleTask) -> CycleDone:
+    place = Place(SharedPaths(Path(task.shared)), task.database_url, task.config, task.url)
+    try:
+        done = await carry_out(place, task.trigger, _logger.info)
+    except CotrainError as error:
+        _logger.error("the cycle cannot go on: %s", error)
+        return CycleDone(message=str(error), failed=True)
+    if isinstance(done, TooFewChats):
+        return CycleDone(message=f"{done.chats} chats; a cycle needs {done.wanted}")
+    return CycleDone(cycle=done.id, message=f"{done.outcome}: {done.message}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
