@@ -114,7 +114,7 @@ class Metrics:
             buckets=_WRITE_BUCKETS_S, registry=self.registry,
         )  # fmt: skip
         self._database = Gauge("cotrain_database_up", "1 where the database answers.", registry=self.registry)
-        self._learning = _LearningCollector()
+        self._learning = LearningCollector()
         self.registry.register(self._learning)
         self._checkpointer = Gauge("cotrain_checkpointer_up", "1 where the checkpointer is up.", registry=self.registry)
         self._chain_entries = Gauge(
@@ -186,7 +186,7 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _LearningCollector(Collector):
+class LearningCollector(Collector):
     """Cycles are counted in the database, which outlives this process, and in others' processes."""
 
     def __init__(self) -> None:

@@ -23,7 +23,17 @@ from coordinator.api.monitoring import readiness
 from coordinator.auth.limits import Limits
 from coordinator.config import LimitsSection
 from coordinator.json_log import FIELDS, LOGGED_REQUEST, JsonFormatter, TextFormatter, without_input
-from coordinator.observability import CLOSE_CODES, METHODS, OTHER, Metrics, Standing, close_code, known_method
+from coordinator.observability import (
+    CLOSE_CODES,
+    METHODS,
+    OTHER,
+    LearningCollector,
+    LearningCounts,
+    Metrics,
+    Standing,
+    close_code,
+    known_method,
+)
 from coordinator.tls import TlsFiles, check_files, tls_files
 from cotrain.errors import ConfigError, RateLimitedError
 
@@ -111,14 +121,19 @@ def test_applications_do_not_share_their_measures() -> None:
 
 def test_sessions_are_left_out_while_the_database_does_not_answer() -> None:
     metrics = Metrics("1")
-    up = Standing(sessions={"training": 2}, participants_connected=3, checkpointer_up=True)
+    counts = LearningCounts({"kept": 4}, samples=70)
+    up = Standing(sessions={"training": 2}, learning=counts, participants_connected=3, checkpointer_up=True)
     told = metrics.exposition(up).decode()
     assert 'cotrain_sessions{state="training"} 2.0' in told
     assert 'cotrain_sessions{state="draft"} 0.0' in told
     assert "cotrain_participants_connected 3.0" in told
     assert "cotrain_database_up 1.0" in told
-    told = metrics.exposition(Standing(None, participants_connected=0, checkpointer_up=False)).decode()
+    assert 'cotrain_learning_cycles_total{outcome="kept"} 4.0' in told
+    assert 'cotrain_learning_cycles_total{outcome="promoted"} 0.0' in told
+    assert "cotrain_learning_samples 70.0" in told
+    told = metrics.exposition(Standing(None, None, participants_connected=0, checkpointer_up=False)).decode()
     assert "cotrain_sessions{" not in told
+    assert "cotrain_learning" not in told
     assert "cotrain_database_up 0.0" in told
     assert "cotrain_checkpointer_up 0.0" in told
 
@@ -132,6 +147,9 @@ def test_the_operators_page_has_every_measure_with_its_labels() -> None:
         for name in names
         if name.startswith("cotrain_") and not name.endswith(("_created", "_bucket", "_sum", "_count"))
     }
+    learning = LearningCollector()
+    learning.counts = LearningCounts({}, samples=0)
+    measures |= {one.name: set(one.labels) for family in learning.collect() for one in family.samples}
     exposed = {name for name in measures if f"{name}_total" not in measures}
     rows = re.findall(r"^\| `(cotrain_\w+)` \| ([^|]*) \|", OPERATIONS_PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
