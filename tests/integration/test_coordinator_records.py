@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from cotrain.chain.merkle import account_key, session_key
 from cotrain.errors import CotrainError
 from cotrain.identity.account import Account
 from tests.databases import BOTH
-from tests.integration.chain_fixtures import Stage, chain_stage
+from tests.integration.chain_fixtures import Stage, stage
 from tests.integration.coordinator_fixtures import (
     REPOSITORY,
     STRANGER,
@@ -47,15 +47,11 @@ from tests.integration.coordinator_fixtures import (
 )
 from tests.integration.test_coordinator_chain_kills import blocks_come
 
+__all__ = ["stage"]
+
 SESSIONS = "/api/v1/sessions"
 ALICE, BOB = (str(Account.of("eip155:1", one.address)) for one in (WALLET, STRANGER))
 DIGEST = "ab" * 32
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with chain_stage(tmp_path) as stage:
-        yield stage
 
 
 @asynccontextmanager
