@@ -93,9 +93,7 @@ COORDINATOR = web.AppKey("coordinator", Coordinator)
 
 def build_coordinator(settings: Settings) -> Coordinator:
     """Wire the services together; nothing is started."""
-    hub = Hub(settings.listener_queue)
-    uplinks = Uplinks()
-    metrics = Metrics(__version__)
+    hub, uplinks, metrics = Hub(settings.listener_queue), Uplinks(), Metrics(__version__)
     store = Store(settings.resolved_database_url, _publisher(hub, metrics), metrics.database_written)
     pump = ProgressPump(store, uplinks, settings.progress_interval_s)
 
@@ -135,11 +133,10 @@ def build_coordinator(settings: Settings) -> Coordinator:
     return Coordinator(
         settings=settings, hub=hub, uplinks=uplinks, store=store, pump=pump, checkpointer=checkpointer,
         sessions=sessions, recorder=recorder, records=Records(store), registry=registry, retention=retention,
-        cleanup=Cleanup(store, settings.shared),
-        participants=participants, ingest=Ingest(store, uplinks, pump, suspicions),
+        cleanup=Cleanup(store, settings.shared), participants=participants, limits=limiter,
+        ingest=Ingest(store, uplinks, pump, suspicions), logins=Logins(challenges, sign_ins, signatures),
         learning=Learning(store, settings, chat_log),
         challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
-        logins=Logins(challenges, sign_ins, signatures), limits=limiter,
         links=Links(signatures, chains=sign_in.chains, interval_s=settings.link_interval_s),
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
         catalog=catalog, metrics=metrics, jobs=jobs, evaluations=Evaluations(store, settings, registry, catalog),

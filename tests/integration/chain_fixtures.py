@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from coordinator.chain.config import ChainSection
 from coordinator.chain.entries import entry_of
@@ -14,11 +16,11 @@ from coordinator.chain.notes import Notes
 from coordinator.chain.recorder import Recorder
 from coordinator.chain.rows import ChainEntryRow
 from coordinator.models import SessionRow
-from coordinator.store import Store, Transaction
+from coordinator.store import Store
 from cotrain.chain.merkle import session_key
 from cotrain.chain.registry import Record
 from cotrain.identity.keystore import write_keystore
-from tests.evm import EvmNode
+from tests.evm import Body, Call, EvmNode, Interfere
 from tests.registry_client import RegistryClient
 
 if TYPE_CHECKING:  # loaded here, it would raise the recursion limit
@@ -160,7 +162,35 @@ def session_row(session: str, **changes: Any) -> SessionRow:
     return SessionRow(**{**fields, **changes})
 
 
-async def added(transaction: Transaction, row: SessionRow) -> None:
-    """Store a session."""
-    transaction.rows.add(row)
-    await transaction.rows.flush()
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with chain_stage(tmp_path) as stage:
+        yield stage
+
+
+@pytest.fixture
+async def desk(stage: Stage, database_url: str) -> AsyncIterator[Desk]:
+    async with desk_at(stage, database_url) as desk:
+        yield desk
+
+
+async def until_confirmed(desk: Desk, session: str, kind: str = "open", rounds: int = 8) -> None:
+    """Rounds and blocks until an entry is there to stay; fails after so many."""
+    for _ in range(rounds):
+        await desk.recorder.tick()
+        if await desk.state(session, kind) == "confirmed":
+            return
+        desk.pass_block()
+    row = await desk.entry(session, kind)
+    raise AssertionError(f"{kind} is {row.state}: {row.message}")
+
+
+def lie(**answers: Any) -> Interfere:
+    """Answers by method without `eth_`, or for `everything`: a body, bytes, None (hang up), or what makes one."""
+
+    def answer(call: Call, honest: Callable[[], Body]) -> Body | bytes | None:
+        name = call["method"].removeprefix("eth_")
+        said = answers.get(name, answers.get("everything", honest))
+        return said() if callable(said) else said
+
+    return answer

@@ -1,17 +1,13 @@
-"""The recorder against a real EVM: reorganizations, stuck and used nonces, nodes that are dead or lie, restarts."""
+"""The recorder against a real EVM: reorganizations, stuck, used and missing nonces, restarts."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
 from coordinator.chain.content import content_of
-from coordinator.chain.rpc import MAX_ANSWER_BYTES
 from cotrain.chain.config_hash import config_hash
 from cotrain.chain.merkle import session_key
 from tests.databases import BOTH
@@ -24,33 +20,16 @@ from tests.integration.chain_fixtures import (
     Clock,
     Desk,
     Stage,
-    chain_stage,
+    desk,
     desk_at,
+    lie,
+    stage,
+    until_confirmed,
 )
 from tests.integration.coordinator_fixtures import until
 from tests.registry_client import RegistryClient
 
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with chain_stage(tmp_path) as stage:
-        yield stage
-
-
-@pytest.fixture
-async def desk(stage: Stage, database_url: str) -> AsyncIterator[Desk]:
-    async with desk_at(stage, database_url) as desk:
-        yield desk
-
-
-async def until_confirmed(desk: Desk, session: str, kind: str = "open", rounds: int = 8) -> None:
-    for _ in range(rounds):
-        await desk.recorder.tick()
-        if await desk.state(session, kind) == "confirmed":
-            return
-        desk.pass_block()
-    row = await desk.entry(session, kind)
-    raise AssertionError(f"{kind} is {row.state}: {row.message}")
+__all__ = ["desk", "stage"]
 
 
 # ------------------------------------------------------------------------------------------------- the way
@@ -243,162 +222,6 @@ async def test_an_account_without_money_waits_and_says_so(stage: Stage, database
         assert "the account has 1 wei" in (await desk.entry("tales")).message
         stage.node.interfere = None
         await until_confirmed(desk, "tales")
-
-
-# ------------------------------------------------------------------------------------------------- nodes that fail
-def lie(**answers: Any) -> Callable[[Call, Callable[[], Body]], Body | bytes | None]:
-    def answer(call: Call, honest: Callable[[], Body]) -> Body | bytes | None:
-        name = call["method"].removeprefix("eth_")
-        said = answers.get(name, answers.get("everything", honest))
-        return said() if callable(said) else said
-
-    return answer
-
-
-HASH = "0x" + "ee" * 32
-FAULTS: dict[str, tuple[Any, str]] = {
-    "another chain": (lie(chainId={"result": "0x2a"}), "another chain"),
-    "no contract": (lie(getCode={"result": "0x"}), "no registry"),
-    "another contract": (lie(getCode={"result": "0x6001"}), "no registry"),
-    "errors": (lie(everything={"error": {"code": -32005, "message": "key s3cret is over its limit"}}), "-32005"),
-    "no JSON": (lie(everything=b"<html>s3cret</html>"), "cannot be asked"),
-    "deep JSON": (lie(everything=b"[" * 100_000), "cannot be asked"),
-    "another answer": (lie(everything=b'{"jsonrpc": "2.0", "id": 1000000, "result": "0x1"}'), "not asked"),
-    "a list": (lie(everything=b"[1]"), "not asked"),
-    "hangs up": (lie(everything=None), "cannot be asked"),
-    "no number": (lie(getTransactionCount={"result": "seven"}), "nonsense"),
-    "a number that nobody has": (lie(getTransactionCount={"result": "0x" + "f" * 64}), "nonsense"),
-    "a null block": (lie(getBlockByNumber={"result": None}), "nonsense"),
-    "a block without a fee": (lie(getBlockByNumber={"result": {"number": "0x1", "hash": HASH}}), "base fee"),
-    "half a record": (lie(call={"result": "0x01"}), "registry"),
-    "a huge answer": (lie(chainId=b" " * (MAX_ANSWER_BYTES + 1)), "more than"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_a_node_that_does_not_do_its_part_is_waited_for(desk: Desk, stage: Stage, fault: str) -> None:
-    stage.node.interfere, words = FAULTS[fault]
-    await desk.open("tales")
-    await desk.rounds(2)
-    row = await desk.entry("tales")
-    assert row.state == "waiting"
-    assert words in row.message
-    assert "s3cret" not in row.message
-    assert desk.recorder.last_error_at is not None
-    stage.node.interfere = None
-    await until_confirmed(desk, "tales")
-    assert (await desk.entry("tales")).message == ""
-
-
-async def test_a_dead_node_is_waited_for_and_its_url_is_not_told(
-    desk: Desk, stage: Stage, caplog: pytest.LogCaptureFixture
-) -> None:
-    await desk.open("tales")
-    await desk.rounds()
-    stage.node.down()
-    await desk.rounds(3)
-    row = await desk.entry("tales")
-    assert (row.state, row.message) == ("sent", "the chain's node cannot be asked (ClientConnectorError)")
-    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
-    assert len(warnings) == 1  # not one for each round
-    assert stage.node.url not in caplog.text
-    stage.node.up()
-    await until_confirmed(desk, "tales")
-    assert stage.transactions() == 1
-
-
-async def test_a_node_that_answers_too_late_is_given_up(
-    desk: Desk, stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import coordinator.chain.node
-
-    init = coordinator.chain.node.Rpc.__init__
-    monkeypatch.setattr(
-        coordinator.chain.node.Rpc, "__init__", lambda self, url, timeout_s: init(self, url, timeout_s=0.2)
-    )
-    stage.node.interfere = lie(everything=lambda: time.sleep(1.0))
-    await desk.open("tales")
-    began = time.monotonic()
-    await desk.rounds()
-    assert time.monotonic() - began < 0.9
-    assert "did not answer within 0.2 s" in (await desk.entry("tales")).message
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"transactionHash": HASH}, {"to": "0x" + "11" * 20}, {"from": "0x" + "11" * 20},
-        {"blockNumber": "0x" + "f" * 40},
-    ],
-)  # fmt: skip
-async def test_the_receipt_of_another_transaction_is_no_receipt(
-    desk: Desk, stage: Stage, changes: dict[str, str]
-) -> None:
-    def other(call: Call, honest: Callable[[], Body]) -> Body:
-        said = honest()
-        if call["method"] == "eth_getTransactionReceipt" and said.get("result"):
-            said["result"].update(changes)
-        return said
-
-    await desk.open("tales")
-    await desk.rounds()
-    stage.node.interfere = other
-    await desk.rounds(2)
-    row = await desk.entry("tales")
-    assert row.state == "sent"
-    assert "receipt" in row.message
-    stage.node.interfere = None
-    await until_confirmed(desk, "tales")
-
-
-async def test_a_receipt_of_a_block_that_is_not_in_the_chain_is_none(desk: Desk, stage: Stage) -> None:
-    """The node has not noticed everywhere that the block is gone."""
-
-    def stale(call: Call, honest: Callable[[], Body]) -> Body:
-        said = honest()
-        if call["method"] == "eth_getTransactionReceipt" and said.get("result"):
-            said["result"]["blockHash"] = HASH
-        return said
-
-    await desk.open("tales")
-    await desk.rounds()
-    stage.node.interfere = stale
-    await desk.rounds(2)
-    row = await desk.entry("tales")
-    assert (row.state, row.message) == ("sent", "")
-    stage.node.interfere = None
-    await until_confirmed(desk, "tales")
-
-
-async def test_a_receipt_for_what_is_not_in_the_contract_confirms_nothing(desk: Desk, stage: Stage) -> None:
-    """The node makes up a receipt that fits in all but the contract's state."""
-    await desk.open("tales")
-    await desk.rounds()
-    row = await desk.entry("tales")
-    block = stage.registry.web3.eth.get_block(1)
-    made_up = {
-        "transactionHash": row.tx_hash, "from": row.opener, "to": row.contract, "status": "0x1",
-        "blockNumber": hex(block["number"]), "blockHash": block["hash"].to_0x_hex(),
-    }  # fmt: skip
-    stage.node.interfere = lie(getTransactionReceipt={"result": made_up})
-    await desk.rounds()
-    row = await desk.entry("tales")
-    assert row.state == "mined"
-    assert "does not hold it" in row.message
-    stage.node.interfere = None
-    await until_confirmed(desk, "tales")
-
-
-async def test_a_node_that_refuses_the_transaction_is_tried_again(desk: Desk, stage: Stage) -> None:
-    stage.node.interfere = lie(sendRawTransaction={"error": {"code": -32000, "message": "transaction underpriced"}})
-    await desk.open("tales")
-    await desk.rounds(2)
-    row = await desk.entry("tales")
-    assert (row.state, stage.node.evm.waiting()) == ("sent", [])
-    assert "fee is too low" in row.message
-    stage.node.interfere = None
-    desk.clock.at += STUCK_AFTER_S / 5
-    await until_confirmed(desk, "tales")
 
 
 # ------------------------------------------------------------------------------------------------- restarts, settings

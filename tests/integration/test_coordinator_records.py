@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from cotrain.chain.merkle import account_key, session_key
 from cotrain.errors import CotrainError
 from cotrain.identity.account import Account
 from tests.databases import BOTH
-from tests.integration.chain_fixtures import Stage, chain_stage
+from tests.integration.chain_fixtures import Stage, stage
 from tests.integration.coordinator_fixtures import (
     REPOSITORY,
     STRANGER,
@@ -47,15 +46,11 @@ from tests.integration.coordinator_fixtures import (
 )
 from tests.integration.test_coordinator_chain_kills import blocks_come
 
+__all__ = ["stage"]
+
 SESSIONS = "/api/v1/sessions"
 ALICE, BOB = (str(Account.of("eip155:1", one.address)) for one in (WALLET, STRANGER))
 DIGEST = "ab" * 32
-
-
-@pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
-    with chain_stage(tmp_path) as stage:
-        yield stage
 
 
 @asynccontextmanager
@@ -128,37 +123,6 @@ async def test_a_session_is_recorded_from_its_opening_to_its_end(
     key = session_key(session)
     assert stage.registry.verify(stage.opener, key, account_key(BOB), 16, proof)
     assert not stage.registry.verify(stage.opener, key, account_key(BOB), 17, proof)
-
-
-async def cotrain(*arguments: str) -> tuple[int | None, str]:
-    """Exit code and all output of a command."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "cotrain.cli", *arguments, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
-
-
-async def test_a_share_is_proved_by_the_chain_when_the_coordinator_is_gone(stage: Stage, tmp_path: Path) -> None:
-    file = tmp_path / "share.json"
-    async with recording(stage, tmp_path) as client, blocks_come(stage):
-        session = await waiting_session(client)
-        await trained(client, tmp_path, session)
-        url = f"http://127.0.0.1:{client.port}/s/{session}"
-        code, output = await cotrain("chain", "share", url, BOB, "--out", str(file))
-        assert (code == 0, "not closed" in output) == (False, True), output
-        await post_json(client, f"{SESSIONS}/{session}/stop")
-        await until_record(client, session, "closed")
-        code, output = await cotrain("chain", "share", url, BOB, "--out", str(file))
-        assert code == 0, output
-    check = ("chain", "verify", str(file), BOB, "--rpc", stage.node.url, "--opener", stage.opener.address)
-    code, output = await cotrain(*check)
-    assert code == 0, output
-    assert "16 of 32 samples" in output
-    file.write_text(file.read_text().replace('"samples": 16', '"samples": 17'))
-    code, output = await cotrain(*check)
-    assert code == 1, output
 
 
 @pytest.mark.parametrize("action", ["cancel", "broken"])
