@@ -154,36 +154,37 @@ class Engine:
     def _admit(self, job: Job) -> None:
         row = self._rows[-1]
         assert row.job is job
-        logits = self._batch.add(job.prompt)
-        if not self._take(row, logits):
-            self._keep([other is not row for other in self._rows])
+        self._tell([(row, self._take(row, self._batch.add(job.prompt)))])
 
     def _step(self) -> None:
         logits = self._batch.step([row.token for row in self._rows])
         self.steps += 1
         self.most_rows = max(self.most_rows, len(self._rows))
-        self._keep([self._take(row, of_row) for row, of_row in zip(self._rows, logits, strict=True)])
+        self._tell([(row, self._take(row, of_row)) for row, of_row in zip(self._rows, logits, strict=True)])
 
-    def _take(self, row: _Row, logits: torch.Tensor) -> bool:
-        """Choose a row's next token and tell what it completes; False if the answer ends there."""
+    def _take(self, row: _Row, logits: torch.Tensor) -> Piece | None:
+        """Choose a row's next token; what it completes, None for nothing yet."""
         job = row.job
         known = len(self._loaded.tokenizer)  # a model may have room for tokens that nobody has
         row.token = choose_token(logits[:known], job.sampling, row.generator)
         if row.token in self._loaded.end_ids:
-            job.deliver(Piece(job.text.finish(), row.tokens, finish="stop"))
-            return False
+            return Piece(job.text.finish(), row.tokens, finish="stop")
         row.tokens += 1
         told = job.text.push(row.token)
         if job.text.stopped:
-            job.deliver(Piece(told, row.tokens, finish="stop"))
-            return False
+            return Piece(told, row.tokens, finish="stop")
         if row.tokens >= job.most_tokens:
-            rest = job.text.finish()
-            job.deliver(Piece(told + rest, row.tokens, finish="stop" if job.text.stopped else "length"))
-            return False
-        if told:
-            job.deliver(Piece(told, row.tokens))
-        return True
+            told += job.text.finish()
+            return Piece(told, row.tokens, finish="stop" if job.text.stopped else "length")
+        return Piece(told, row.tokens) if told else None
+
+    def _tell(self, pieces: Sequence[tuple[_Row, Piece | None]]) -> None:
+        """Deliver; first the places of those that are done come free, so that they can ask again at once."""
+        done = {row for row, piece in pieces if piece is not None and piece.finish is not None}
+        self._keep([row not in done for row in self._rows])
+        for row, piece in pieces:
+            if piece is not None:
+                row.job.deliver(piece)
 
     def _keep(self, staying: Sequence[bool]) -> None:
         rows = [number for number, stays in enumerate(staying) if stays]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -164,6 +166,22 @@ async def test_nobody_computes_on_for_a_client_that_has_gone(client: Client, mod
         asked.cancel()
         await until(lambda: pool.in_use(f"{model}:1") == 0)
     assert (await chat_measures(client))["cotrain_chats_total", "abandoned"] == 2
+
+
+async def test_an_answer_that_breaks_off_says_so_and_is_not_kept(client: Client, model: str) -> None:
+    chats, pool = openai_client(client, "none"), services(client).chat
+
+    async def kill_the_process_that_answers() -> None:
+        async for piece in await say(chats, model, stream=True, max_tokens=450, extra_body=CONSENTED):
+            pid = pool.processes.get(f"{model}:1")
+            if piece.choices[0].delta.content and pid is not None:
+                os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(openai.APIError, match="broke off"):
+        await kill_the_process_that_answers()
+    assert await kept(client).count() == 0
+    assert (await chat_measures(client))["cotrain_chats_total", "failed"] == 1
+    assert (await say(chats, model)).model == f"{model}:1"
 
 
 async def test_errors_have_openais_form_wherever_they_come_from(client: Client, model: str) -> None:

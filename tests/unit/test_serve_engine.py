@@ -111,6 +111,17 @@ def test_a_full_engine_says_so_and_a_cancelled_job_frees_its_place(loaded: Loade
     assert extra.whole()[1].finish == "length"
 
 
+def test_whoever_has_an_answer_can_ask_again_at_once(loaded: LoadedModel) -> None:
+    engine = Engine(loaded, running=2, waiting=0)
+    other = Asked(loaded, b"talk", CONTEXT_TOKENS - 8)
+    engine.submit(other.job)
+    for number in range(20):
+        asked = Asked(loaded, b"and", 1 + number % 3)
+        engine.submit(asked.job)
+        assert asked.whole()[1].finish == "length"
+    engine.close()
+
+
 def test_an_engine_that_ends_says_so_to_all(loaded: LoadedModel) -> None:
     engine = Engine(loaded, running=1, waiting=1)
     jobs = [Asked(loaded, b"talk", CONTEXT_TOKENS - 8) for _ in range(2)]
