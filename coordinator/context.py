@@ -101,8 +101,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
     async def on_report(report: SessionReport) -> None:
         if isinstance(report, Judged):
             await suspicions.on_judged(report)
-            return
-        if isinstance(report, Exported | SaveFailed):
+        elif isinstance(report, Exported | SaveFailed):
             await jobs.on_report(report)
         else:
             await sessions.on_report(report)
@@ -117,9 +116,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
     )
     sign_ins = SignIns(store, lifetime_s=sign_in.token_lifetime_s)
     contract_wallets = ContractWallets(sign_in.rpc_urls)
-    certificates = Certificates(store, settings.shared)
-    signatures = Signatures(contract_wallets)
-    bonds = Bonds(store, signatures, public_url=settings.public_url)
+    certificates, signatures = Certificates(store, settings.shared), Signatures(contract_wallets)
     registry = Registry(store, settings.shared)
     retention = Retention(store, settings.shared, settings.config.models.versions_kept)
     recorder = Recorder(store, settings.config.chain)
@@ -128,6 +125,7 @@ def build_coordinator(settings: Settings) -> Coordinator:
     jobs = Jobs(store, settings.shared, registry, checkpointer.send)
     chat_log = ChatLog(store, kept=settings.config.chat.kept)
     catalog = CatalogEntries(store, limiter, settings.shared)
+    bonds = Bonds(store, signatures, public_url=settings.public_url)
     participants = Participants(store, uplinks, pump, bonds, certificates, limiter, lambda: checkpointer.initial_peers)
     suspicions = Suspicions(store, participants)
     return Coordinator(
@@ -135,14 +133,13 @@ def build_coordinator(settings: Settings) -> Coordinator:
         sessions=sessions, recorder=recorder, records=Records(store), registry=registry, retention=retention,
         cleanup=Cleanup(store, settings.shared), participants=participants, limits=limiter,
         ingest=Ingest(store, uplinks, pump, suspicions), logins=Logins(challenges, sign_ins, signatures),
-        learning=Learning(store, settings, chat_log),
-        challenges=challenges, sign_ins=sign_ins, contract_wallets=contract_wallets,
-        links=Links(signatures, chains=sign_in.chains, interval_s=settings.link_interval_s),
+        learning=Learning(store, settings, chat_log), sign_ins=sign_ins, contract_wallets=contract_wallets,
+        links=Links(signatures, chains=sign_in.chains, interval_s=settings.link_interval_s), challenges=challenges,
         certificates=certificates, idempotency=Idempotency(store), shared_answers=SharedAnswers(store),
         catalog=catalog, metrics=metrics, jobs=jobs, evaluations=Evaluations(store, settings, registry, catalog),
         asset_rates=AssetRates(settings.config.limits.asset_bytes_per_s, enforced=settings.limits_enforced),
         invitations=Invitations(store, public_url=settings.public_url), chat=ChatService(settings),
-        chat_models=ChatModels(store, settings.shared), chat_log=ChatLog(store, kept=settings.config.chat.kept),
+        chat_models=ChatModels(store, settings.shared), chat_log=chat_log,
     )  # fmt: skip
 
 
