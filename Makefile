@@ -44,6 +44,7 @@ coverage: install-dev  ## every line and branch of identity, membership and sign
 bench: install-dev  ## measurements, as ratios against something run beside them
 	$(CPU) .venv/bin/python -m benchmarks.inner_loop
 	$(CPU) .venv/bin/python -m benchmarks.quality
+	$(CPU) .venv/bin/python -m benchmarks.learning
 
 bench-swarm: install-dev  ## the swarm beside stock hivemind; some of it needs root (an hour)
 	$(CPU) .venv/bin/python -m benchmarks.swarm all
