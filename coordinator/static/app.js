@@ -8,6 +8,7 @@ import { html, render, useEffect, useRef, useState } from "./parts/html.js";
 import { CompareView } from "./views/compare.js";
 import { ContributorsView } from "./views/contributors.js";
 import { Frame } from "./views/frame.js";
+import { LearningView } from "./views/learning.js";
 import { ModelView } from "./views/model.js";
 import { ModelsView } from "./views/models.js";
 import { NewSessionView } from "./views/new_session.js";
@@ -16,7 +17,7 @@ import { SessionsView } from "./views/sessions.js";
 
 const VIEWS = {
   sessions: SessionsView, session: SessionView, new: NewSessionView, models: ModelsView, model: ModelView, compare: CompareView,
-  contributors: ContributorsView,
+  learning: LearningView, contributors: ContributorsView,
 };
 
 function Unknown() {

@@ -53,12 +53,15 @@ async def eventually(question: Callable[[], Any], what: str, *, limit_s: float =
 
 # ---------------------------------------------------------------------------------------------- the coordinator
 @asynccontextmanager
-async def coordinator_process(shared: Path, *, port: int = 0) -> AsyncIterator[str]:
-    """Runs `cotrain coordinator serve` on its own data folder; yields its URL."""
+async def coordinator_process(shared: Path, *, port: int = 0, config: str = "") -> AsyncIterator[str]:
+    """Runs `cotrain coordinator serve` on its own data folder, with the TOML `config`; yields its URL."""
+    settings = shared.parent / f"{shared.name}.toml"
+    settings.write_text(config)
+    options = ("--port", str(port), "--config", str(settings), "--json")
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     with (shared.parent / f"{shared.name}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            *python_command("cotrain.cli", "coordinator", "serve", "--port", str(port), "--json"),
+            *python_command("cotrain.cli", "coordinator", "serve", *options),
             env=child_environment(PYTHONPATH=path, COTRAIN_SHARED=str(shared), OMP_NUM_THREADS="1"),
             stdout=asyncio.subprocess.PIPE, stderr=log,
         )  # fmt: skip

@@ -46,11 +46,15 @@ class Stage:
         await self.page.open(self.session_url)
         await self.page.until_text("#name", NAME)
 
-    async def open_session_as_owner(self) -> None:
+    async def sign_page_in(self) -> None:
+        """Let the browser have the cookie of the owner."""
         token = await sign_in(self.http, self.api.url, self.owner)
         await self.page.call(
             "Network.setCookie", name=COOKIE, value=token, url=self.api.url, httpOnly=True, sameSite="Strict"
         )
+
+    async def open_session_as_owner(self) -> None:
+        await self.sign_page_in()
         await self.open_session()
         await self.page.until_text("#account", self.owner.short)
 
@@ -89,9 +93,9 @@ async def page(tools: DevTools) -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def staged(url: str, page: Page) -> AsyncIterator[Stage]:
+async def staged(url: str, page: Page, owner: KeyWallet | None = None) -> AsyncIterator[Stage]:
     async with aiohttp.ClientSession() as http:
-        owner = KeyWallet()
+        owner = owner or KeyWallet()
         api = Api(http, url, await sign_in(http, url, owner))
         created = await api.post("/sessions", SMALL)
         yield Stage(http, owner, api, page, created["id"])

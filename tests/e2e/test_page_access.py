@@ -12,14 +12,17 @@ import pytest
 import pytest_asyncio
 
 from cotrain.process import child_environment
-from tests.e2e.page_database import add_credit, add_model, add_points
+from tests.e2e.page_database import add_credit, add_cycle, add_model, add_points
 from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, Volunteer, coordinator_process, new_page
 from tests.e2e.page_stage import Stage, page, staged, tools
+from tests.serve_fixtures import export_chat_model
 
 __all__ = ["page", "tools"]
 
 PAGE_TESTS = Path(__file__).resolve().parents[1] / "page"
 INSTALL_LIMIT_S = 120.0
+ANSWER_LIMIT_S = 90.0
+"""The first answer waits for a process that loads torch."""
 PHONE, SCREEN_4K = 360, 3840
 SERIOUS = ("serious", "critical")
 GROUND = "getComputedStyle(document.body).backgroundColor"
@@ -33,7 +36,7 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Furnished:
-    """A session with a curve, participants that agree and one that does not, a log, and a model."""
+    """A session with a curve, participants that agree and one that does not, a log, a model and what it learns."""
 
     stage: Stage
     volunteers: list[tuple[Volunteer, str]]
@@ -45,10 +48,15 @@ async def furnished(tools: DevTools, tmp_path_factory: pytest.TempPathFactory) -
     """One for all tests: they only look."""
     folder = tmp_path_factory.mktemp("furnished")
     shared = folder / "shared"
-    async with coordinator_process(shared) as url, staged(url, await new_page(tools)) as stage:
+    config = '[learning]\nmodel = "tales"\n'
+    async with coordinator_process(shared, config=config) as url, staged(url, await new_page(tools)) as stage:
         await stage.open_to_nodes()
         add_points(shared, stage.session, range(13))
-        add_model(shared, "tales", str(stage.owner.account), [stage.session])
+        add_model(shared, "tales", str(stage.owner.account), [stage.session], export_chat_model(folder / "exported"))
+        for number in range(1, 4):
+            figures = {"chats": 40, "finalSize": 50 * number, "heldOut": 5 * number, "refused": {"too short": 3}}
+            losses = {"old_loss": 2.5, "new_loss": 2.25, "new_version": 2, "session_id": stage.session}
+            add_cycle(shared, number, "tales", figures=figures, outcome="promoted", message="It is better.", **losses)
         volunteers = []
         for name, digest in {"Ada": "a" * 64, "Ben": "a" * 64, "Cem": "b" * 64}.items():
             volunteers.append((Volunteer(stage.http, url, stage.session, folder / f"{name}.key"), digest))
@@ -73,8 +81,9 @@ def views_of(stage: Stage) -> dict[str, tuple[str, str]]:
     """Address and what is there once the view is."""
     return {
         "sessions": ("#/", "#list-items li"), "session": (f"#/s/{stage.session}", "#people tr:nth-child(3)"),
-        "new": ("#/new", "#toml"), "models": ("#/models", "#models tr"), "model": ("#/models/tales", "#versions tr"),
-        "contributors": ("#/contributors", "#contributors tr"), "link": ("link", "#code"),
+        "new": ("#/new", "#toml"), "models": ("#/models", "#models tr"), "model": ("#/models/tales", "#question"),
+        "learning": ("#/learning", "#growth-chart canvas"), "contributors": ("#/contributors", "#contributors tr"),
+        "link": ("link", "#code"),
     }  # fmt: skip
 
 
@@ -157,6 +166,15 @@ async def test_the_keyboard_leads_past_the_head_and_through_the_page(stage: Stag
     assert page.alarms == []
 
 
+async def chat(page: Page) -> None:
+    """Ask something that is kept, so that everything of a chat is on the page."""
+    await page.evaluate("document.querySelector('#consent').checked || document.querySelector('#consent').click()")
+    await page.write("#length", "8")
+    await page.write("#question", "Is anybody there?")
+    await page.press("Enter")
+    await page.until_there("[data-rate=up]", limit_s=ANSWER_LIMIT_S)
+
+
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where axe's script is, once npm has installed the version of the lock file."""
@@ -188,6 +206,8 @@ async def test_axe_finds_nothing_serious(stage: Stage, axe: Path, theme: str) ->
     await page.choose("#page-theme", theme)
     for name in views_of(stage):
         await open_view(stage, name)
+        if name == "model":
+            await chat(page)
         await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         await page.evaluate(script)
         found = await page.evaluate("axe.run().then(({ violations }) => violations)")

@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from coordinator.api.pages import STATIC
+from coordinator.learning.rows import Outcome, Stage, Trigger
 from cotrain.config import RunConfig, dump_config
+from cotrain.learn import admission, pipeline, quality
 from cotrain.request import SessionRequest, request_field
 
 TESTS = Path(__file__).resolve().parents[1] / "page"
@@ -81,3 +83,23 @@ def test_the_form_finds_the_choices_of_its_fields_in_the_schema() -> None:
     with_choices = {path for path, found in facts if len(found["choices"]) > 1}
     assert with_choices == {path for path, kind in kinds.items() if kind == "choice"}
     assert dict(facts)["distributed.nodes"]["initial"] == 1
+
+
+def test_the_page_has_a_text_for_every_reason_that_chats_are_refused_for() -> None:
+    reasons = {
+        value
+        for module in (admission, pipeline, quality)
+        for name, value in vars(module).items()
+        if name.isupper() and not name.startswith("_") and isinstance(value, str)
+    }
+    assert len(reasons) > 10
+    told = answer("learning.js", f"m.refusals({json.dumps({'refused': dict.fromkeys(reasons, 1)})})")
+    assert {reason for _, key, reason in told if key is None} == set()
+
+
+def test_the_page_has_words_for_all_that_a_cycle_can_be_at() -> None:
+    badges = (STATIC / "parts" / "badge.js").read_text()
+    for state in (*get_args(Stage), *get_args(Outcome)):
+        assert state == "ended" or f"  {state}: {{" in badges or f'  "{state}": {{' in badges, state
+    keys = answer("learning.js", f"{json.dumps(get_args(Trigger))}.map(m.triggerKey)")
+    assert all(keys)

@@ -19,6 +19,9 @@ export class ProblemError extends Error {
   }
 }
 
+/** A refusal in one form: that of `/v1` is OpenAI's, {error: {message, code}}. */
+export const problemOf = (status, body) => (body.error ? { status, code: body.error.code, detail: body.error.message } : body);
+
 async function answerOf(path, options) {
   let response;
   try {
@@ -30,7 +33,7 @@ async function answerOf(path, options) {
   if (response.ok || response.status === NO_CONTENT) return response;
   const isJson = /\bjson\b/.test(response.headers.get("Content-Type") ?? "");
   // a proxy in between answers for a coordinator that is away, and not in JSON
-  throw isJson ? new ProblemError(await response.json()) : new AwayError();
+  throw isJson ? new ProblemError(problemOf(response.status, await response.json())) : new AwayError();
 }
 
 async function request(path, options) {
@@ -57,12 +60,17 @@ export async function getPages(path, most) {
   return whole;
 }
 
+const JSON_BODY = { "Content-Type": "application/json" };
+
 /** POST, with a body in JSON if there is one; null where the answer has none. `signal` calls it off. */
 export function postJson(path, body, { signal } = {}) {
   if (body === undefined) return request(path, { method: "POST", signal });
-  const headers = { "Content-Type": "application/json" };
-  return request(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+  return request(path, { method: "POST", headers: JSON_BODY, body: JSON.stringify(body), signal });
 }
+
+/** POST with a body in JSON; the answer as it begins. */
+export const postForStream = (path, body, signal) =>
+  answerOf(path, { method: "POST", headers: JSON_BODY, body: JSON.stringify(body), signal });
 
 /** DELETE; null where the answer has no content. */
 export const deleteJson = (path) => request(path, { method: "DELETE" });

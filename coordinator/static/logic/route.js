@@ -6,6 +6,7 @@ const ROUTES = [
   { view: "compare", pattern: /^\/models\/compare\/([^/]+)$/, names: ["ids"] },
   { view: "model", pattern: /^\/models\/([^/]+)$/, names: ["id"] },
   { view: "models", pattern: /^\/models$/, names: [] },
+  { view: "learning", pattern: /^\/learning$/, names: [] },
   { view: "contributors", pattern: /^\/contributors$/, names: [] },
   { view: "sessions", pattern: /^\/?$/, names: [] },
 ];

@@ -41,3 +41,10 @@ export function useLoaded(load, inputs) {
   }, inputs);
   return loaded;
 }
+
+/** The last value that was not null: what is shown while something newer is asked for. */
+export function useKept(value) {
+  const [kept, setKept] = useState(value);
+  useEffect(() => { if (value !== null) setKept(value); }, [value]);
+  return value ?? kept;
+}

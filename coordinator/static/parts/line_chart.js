@@ -5,16 +5,19 @@
 import uPlot from "../vendor/uplot/uplot.js";
 import { t } from "../client/i18n.js";
 import { colourOf, themeChanges } from "../client/theme.js";
+import { isolate } from "../logic/message.js";
 import { nearestIndex, select, shown, zoom } from "../logic/zoom.js";
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 
 const FONT = "12px system-ui, sans-serif";
+/** The least room for a label of the x axis: a time has a day before it. */
+const [NUMBER_PX, TIME_PX] = [80, 150];
 
 function axis(write, { size, side, space }) {
   return {
     side, size, space, font: FONT, stroke: colourOf("--muted"), gap: 6,
     grid: { stroke: colourOf("--grid"), width: 1 }, ticks: { show: false },
-    values: (_, splits) => splits.map((value) => (value === null ? null : write(value))),
+    values: (_, splits) => splits.map((value) => (value === null ? null : isolate(write(value), "ltr"))),
   };
 }
 
@@ -33,7 +36,7 @@ function optionsOf({ series, isTime, isLog, writeX, writeY }, [width, height], o
   return {
     width, height, legend: { show: false }, padding: [10, 12, 0, 0],
     scales: { x: { time: isTime }, y: { distr: isLog ? 3 : 1 } },
-    axes: [axis(writeX, { side: 2, size: 30, space: 80 }), axis(writeY, { side: 3, size: 56, space: 36 })],
+    axes: [axis(writeX, { side: 2, size: 30, space: isTime ? TIME_PX : NUMBER_PX }), axis(writeY, { side: 3, size: 56, space: 36 })],
     series: [{}, ...series.map(line)],
     cursor: {
       y: false, drag: { x: true, y: false, setScale: false }, points: { size: 7 },

@@ -8,6 +8,7 @@ import { Account } from "./sign_in.js";
 const LINKS = [
   { href: "#/", key: "nav.sessions", views: ["sessions", "session", "new"] },
   { href: "#/models", key: "nav.models", views: ["models", "model", "compare"] },
+  { href: "#/learning", key: "nav.learning", views: ["learning"] },
   { href: "#/contributors", key: "nav.contributors", views: ["contributors"] },
 ];
 

@@ -3,14 +3,16 @@ import { deleteJson, getJson, getPages, postJson } from "../client/api.js";
 import { format, languageStore, messageOf, t } from "../client/i18n.js";
 import { identity, maySteer } from "../client/identity.js";
 import { showProblem } from "../client/problem.js";
+import { answeringVersion } from "../logic/chat.js";
 import { shortAddress } from "../logic/format.js";
 import { referenceOf } from "../logic/overlay.js";
 import { sessionAddress } from "../logic/route.js";
 import { Badge } from "../parts/badge.js";
 import { CardRow, CardTable, ScrollTable } from "../parts/table.js";
-import { useLoaded, useStore, useTitle } from "../parts/hooks.js";
+import { useKept, useLoaded, useStore, useTitle } from "../parts/hooks.js";
 import { html, useEffect, useMemo, useState } from "../parts/html.js";
-import { CompareLink, Pick } from "./models.js";
+import { Chat } from "./chat.js";
+import { CompareLink, Pick, PromotedMark } from "./models.js";
 
 const JOB_MS = 1000;
 const PAGES = 4;
@@ -59,7 +61,7 @@ function Job({ first, onEnd }) {
     ${job.message && html` <span class="bad" dir="auto">${[job.message, job.hint].filter(Boolean).join(": ")}</span>`}</p>`;
 }
 
-function Actions({ version, owner, onChanged }) {
+function Actions({ version, model, onChanged, onChat }) {
   const me = useStore(identity);
   const [job, setJob] = useState(null);
   const base = `/api/v1/models/${encodeURIComponent(version.model)}`;
@@ -76,12 +78,21 @@ function Actions({ version, owner, onChanged }) {
     await (version.pinned ? deleteJson(path) : postJson(path));
     onChanged();
   });
+  const promote = () => ask(async () => {
+    await postJson(`${base}/promote`, { version: version.version });
+    onChanged();
+  });
+  const isOwner = maySteer(me, model);
   if (!version.available) return html`<span class="quiet">${t("models.gone")}</span>`;
   return html`<div class="buttons tight">
       <a class="button small" href="${base}/versions/${version.version}/download" download>${t("models.download")}</a>
       ${me && html`<button type="button" class="small" disabled=${job !== null} onClick=${evaluate}>${t("models.evaluate")}</button>`}
-      ${maySteer(me, { owner }) && html`<button type="button" class="small" aria-pressed=${String(version.pinned)}
+      ${version.servable && html`<button type="button" class="small" data-chat=${version.version}
+        onClick=${onChat}>${t("models.chat")}</button>`}
+      ${isOwner && html`<button type="button" class="small" aria-pressed=${String(version.pinned)}
         onClick=${pin}>${t("models.pin")}</button>`}
+      ${isOwner && version.servable && version.version !== model.promotedVersion && html`<button type="button" class="small"
+        data-promote=${version.version} onClick=${promote}>${t("models.promote")}</button>`}
     </div>${job && html`<${Job} key=${job.id} first=${job} onEnd=${() => { setJob(null); onChanged(); }} />`}`;
 }
 
@@ -97,15 +108,16 @@ function Contributors({ version }) {
     <${ScrollTable} caption=${t("nav.contributors")} titles=${titles} rows=${rows} /></section>`;
 }
 
-function Versions({ model, onChanged }) {
+function Versions({ model, onChanged, onChat }) {
   const [picked, setPicked] = useState([]);
   const columns = useMemo(columnsOf, [languageStore.state]);
   const row = (version) => [
-    html`<${Pick} reference=${referenceOf(version)} picked=${picked} onPick=${setPicked} />`, format.number(version.version),
+    html`<${Pick} reference=${referenceOf(version)} picked=${picked} onPick=${setPicked} />`,
+    html`${format.number(version.version)}${version.version === answeringVersion(model) && html` <${PromotedMark} />`}`,
     version.sessionId ? html`<a href=${sessionAddress(version.sessionId)} dir="ltr">${version.sessionId}</a>` : "–",
     format.number(version.round), html`<${Metrics} version=${version} />`, format.compact(version.parameters || null),
     format.bytes(version.sizeBytes || null), format.clock(new Date(version.createdAt)),
-    html`<${Actions} version=${version} owner=${model.owner} onChanged=${onChanged} />`,
+    html`<${Actions} version=${version} model=${model} onChanged=${onChanged} onChat=${() => onChat(version.version)} />`,
   ];
   return html`<${CompareLink} picked=${picked} /><div class="panel">
     <${CardTable} id="versions" caption=${t("models.versions")} columns=${columns}>
@@ -116,13 +128,19 @@ function Versions({ model, onChanged }) {
 /** The view of the model `id`. */
 export function ModelView({ id }) {
   const [count, setCount] = useState(0);
-  const [model, setModel] = useState(null);
+  const [chosen, setChosen] = useState(null);
   const { value, error } = useLoaded(() => getPages(`/api/v1/models/${encodeURIComponent(id)}`, PAGES), [id, count]);
-  useEffect(() => { if (value) setModel(value); }, [value]);
+  const model = useKept(value);
   useTitle(model?.name ?? t("nav.models"));
+  const [calls, setCalls] = useState(0);
+  const chat = (version) => {
+    setChosen(version);
+    setCalls(calls + 1);
+  };
   return html`<section id="model" aria-labelledby="model-title"><p class="back"><a href="#/models">${t("models.all")}</a></p>
     <h1 id="model-title" dir="auto">${model?.name ?? id}</h1>
     ${error && html`<p class="notice bad" role="alert">${messageOf(error)}</p>`}
-    ${model && html`<${Versions} model=${model} onChanged=${() => setCount((known) => known + 1)} />
+    ${model && html`<${Versions} model=${model} onChanged=${() => setCount((known) => known + 1)} onChat=${chat} />
+      <${Chat} model=${model} version=${chosen ?? answeringVersion(model)} onVersion=${setChosen} calls=${calls} />
       ${model.items.length > 0 && html`<${Contributors} version=${model.items[0]} />`}`}</section>`;
 }

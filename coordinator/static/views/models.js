@@ -4,6 +4,7 @@ import { format, languageStore, messageOf, t } from "../client/i18n.js";
 import { shortAddress } from "../logic/format.js";
 import { referenceOf, toggled } from "../logic/overlay.js";
 import { compareAddress, modelAddress } from "../logic/route.js";
+import { Shape } from "../parts/badge.js";
 import { CardRow, CardTable } from "../parts/table.js";
 import { useLoaded, useTitle } from "../parts/hooks.js";
 import { html, useMemo, useState } from "../parts/html.js";
@@ -24,6 +25,12 @@ export function Pick({ reference, picked, onPick }) {
     checked=${picked.includes(reference)} onChange=${() => onPick(toggled(picked, reference))} />`;
 }
 
+/** Marks the version that answers chats; with its number where it does not stand beside it. */
+export function PromotedMark({ version = null }) {
+  const text = version === null ? t("models.promoted") : t("models.promotedVersion", { version });
+  return html`<span class="badge good ${version === null ? "" : "long"}"><${Shape} name="check" />${text}</span>`;
+}
+
 /** The way to the comparison of what was chosen. */
 export function CompareLink({ picked }) {
   if (picked.length < 2) return html`<p class="quiet">${t("models.pickTwo")}</p>`;
@@ -33,11 +40,13 @@ export function CompareLink({ picked }) {
 
 function Row({ model, columns, picked, onPick }) {
   const { newest } = model;
+  const answering = model.promotedVersion ?? (newest?.servable ? newest.version : null);
   const cells = [
     newest && html`<${Pick} reference=${referenceOf(newest)} picked=${picked} onPick=${onPick} />`,
     html`<a href=${modelAddress(model.id)} dir="auto">${model.name}</a>`,
     html`<bdi dir="ltr" title=${model.owner}>${model.owner ? shortAddress(model.owner) : "–"}</bdi>`,
-    format.number(model.versions), format.number(newest?.evaluation?.metrics.validationLoss, 3),
+    html`${format.number(model.versions)}${answering !== null && html`<p>
+      <${PromotedMark} version=${answering} /></p>`}`, format.number(newest?.evaluation?.metrics.validationLoss, 3),
     format.compact(newest?.parameters || null), format.bytes(newest?.sizeBytes || null),
     newest ? format.clock(new Date(newest.createdAt)) : "–",
   ];

@@ -2,6 +2,7 @@
 import { format, languageStore, t } from "../client/i18n.js";
 import { choose, preference } from "../client/preferences.js";
 import { AXES, columns, isDrawable } from "../logic/curve.js";
+import { Choice } from "../parts/choice.js";
 import { LineChart } from "../parts/line_chart.js";
 import { ScrollTable } from "../parts/table.js";
 import { html, useMemo, useState } from "../parts/html.js";
@@ -23,13 +24,6 @@ function useChoice(name, values) {
   const stored = values.find((value) => String(value) === preference(name));
   const [value, setValue] = useState(stored ?? values[0]);
   return [value, (next) => { choose(name, String(next)); setValue(next); }];
-}
-
-function Choice({ id, label, value, options, onChange }) {
-  return html`<label class="choice" for=${id}>${label}
-    <select id=${id} name=${id} value=${String(value)} onChange=${(event) => onChange(event.target.value)}>
-      ${options.map(([option, text]) => html`<option key=${option} value=${String(option)}>${text}</option>`)}
-    </select></label>`;
 }
 
 function where(point, axis) {

@@ -3,6 +3,7 @@ import { format, t } from "../client/i18n.js";
 import { secondsLeft } from "../logic/estimate.js";
 import { census, phaseOf } from "../logic/phase.js";
 import { isFinal } from "../logic/states.js";
+import { Facts } from "../parts/facts.js";
 import { useNow } from "../parts/hooks.js";
 import { html } from "../parts/html.js";
 
@@ -18,10 +19,6 @@ export const phaseWord = (phase) => (phase in PHASES ? t(PHASES[phase]) : phase)
 function timeLeft({ session, progress, points, serverAheadS }, now) {
   const isMoving = session.status === "training" && progress.participants > 0;
   return isMoving ? secondsLeft(points ?? [], progress.metrics.samplesWanted, now + serverAheadS) : null;
-}
-
-function Fact({ name, value, note }) {
-  return html`<div><dt>${name}</dt><dd>${value}${note && html` <small class="quiet">${note}</small>`}</dd></div>`;
 }
 
 function reached({ progress, tokens }) {
@@ -67,6 +64,6 @@ export function SessionFacts({ state, tokens }) {
     <div class="progress-row">
       <progress id="bar" max="100" value=${progress.progress} aria-label=${t("progress.title")}></progress>
       <output id="percent" class="percent">${format.percent(progress.progress)}</output></div>
-    <dl id="facts" class="facts">${facts.map(([key, value]) => html`<${Fact} key=${key} name=${t(key)} value=${value} />`)}</dl>
+    <${Facts} id="facts" facts=${facts} />
   </section>`;
 }

@@ -1,13 +1,12 @@
 // The list of sessions, with a filter and a search, kept up to date.
 import { AwayError, getJson, getPages } from "../client/api.js";
-import { showConnection } from "../client/connection.js";
 import { format, languageStore, t } from "../client/i18n.js";
 import { showProblem } from "../client/problem.js";
-import { refresher } from "../client/refresher.js";
 import { sessionAddress } from "../logic/route.js";
 import { GROUPS, countGroups, filterSessions, isRunning } from "../logic/states.js";
 import { Badge } from "../parts/badge.js";
 import { useTitle } from "../parts/hooks.js";
+import { useRefreshed } from "../parts/refreshed.js";
 import { Spark } from "../parts/spark.js";
 import { html, useEffect, useMemo, useRef, useState } from "../parts/html.js";
 
@@ -16,20 +15,6 @@ const SPARK_POINTS = 60;
 const GROUP_KEYS = {
   all: "sessions.all", running: "sessions.running", open: "sessions.open", draft: "sessions.draft", ended: "sessions.ended",
 };
-
-/** The first `pages` pages of the list: {items, nextCursor}, null before they are there. */
-function useSessions(pages) {
-  const [list, setList] = useState(null);
-  useEffect(() => {
-    const show = (answer) => { showProblem(null); showConnection("live"); setList(answer); };
-    const explain = (error) => (error instanceof AwayError ? showConnection("away") : showProblem(error));
-    const load = refresher(() => getPages("/api/v1/sessions", pages), show, explain, REFRESH_MS);
-    load.ask();
-    return load.stop;
-  }, [pages]);
-  useEffect(() => () => showConnection(""), []);
-  return list;
-}
 
 /** Losses of a session for its small curve, asked for once the item is seen and again with each new round. */
 function useLosses(item, { id, round, status }) {
@@ -93,7 +78,7 @@ function Filters({ filter, counts, onChange }) {
 export function SessionsView() {
   const [pages, setPages] = useState(1);
   const [filter, setFilter] = useState({ group: "all", text: "" });
-  const list = useSessions(pages);
+  const { value: list } = useRefreshed(() => getPages("/api/v1/sessions", pages), REFRESH_MS, [pages]);
   const items = list?.items ?? [];
   const counts = useMemo(() => countGroups(items), [list]);
   const found = useMemo(() => filterSessions(items, filter), [list, filter]);
