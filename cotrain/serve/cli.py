@@ -33,9 +33,13 @@ def serve(
     """Serve a model at /v1 until SIGTERM (exit code 0) or Ctrl-C (130). What people say is not kept."""
     from cotrain.listening import address_url, listen
     from cotrain.logs import configure_logging
-    from cotrain.serve.process import ServeOptions, run
+    from cotrain.serve.model_folder import check_folder
 
     configure_logging()
+    check_folder(model)
+
+    from cotrain.serve.process import ServeOptions, run
+
     options = ServeOptions(
         model, name=name or model.resolve().name, running=max_concurrent, waiting=max_waiting, device=device,
         threads=threads,

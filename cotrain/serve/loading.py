@@ -13,20 +13,12 @@ from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as transformers_logging
 
-from cotrain.errors import CotrainError
+from cotrain.serve.model_folder import check_folder, unservable
 from cotrain.train.model import longest_input, refused_task
 from cotrain.train.tokenizer import load_tokenizer
 
 _UNBOUNDED_CONTEXT_TOKENS = 4096
 """Of models that say nothing of a bound: what they keep of a conversation takes memory with each token."""
-
-
-class UnservableError(CotrainError):
-    """A folder without a model that can be chatted with."""
-
-    code = "unservable"
-    http_status = 422
-    exit_code = 65
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ def load_served_model(folder: Path, *, device: str = "auto") -> LoadedModel:
     Raises UnservableError that says what the folder lacks, ConfigError for a tokenizer that cannot be used.
     """
     transformers_logging.disable_progress_bar()
-    _check_folder(folder)
+    check_folder(folder)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     config = _config(folder)
     try:
@@ -66,36 +58,29 @@ def load_served_model(folder: Path, *, device: str = "auto") -> LoadedModel:
             dtype=torch.float32 if where.type == "cpu" else "auto", output_loading_info=True,
         )  # fmt: skip
     except Exception as error:  # transformers and safetensors have no common class of errors for a broken model
-        raise _unservable(folder, f"cannot be loaded: {_first_line(error)}") from error
+        raise unservable(folder, f"cannot be loaded: {_first_line(error)}") from error
     if lacking := sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]):
-        raise _unservable(folder, f"lacks weights that its config.json promises, {lacking[0]} among them")
+        raise unservable(folder, f"lacks weights that its config.json promises, {lacking[0]} among them")
     tokenizer = load_tokenizer(str(folder), "causal-lm")
     model = model.to(where).eval()
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise _unservable(folder, "its tokenizer has more tokens than the model knows")
+        raise unservable(folder, "its tokenizer has more tokens than the model knows")
     return LoadedModel(
         model=model, tokenizer=tokenizer, context_tokens=longest_input(model) or _UNBOUNDED_CONTEXT_TOKENS,
         end_ids=_end_ids(model, tokenizer), batches=_can_batch(folder, model),
     )  # fmt: skip
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise _unservable(folder, "is no folder with a config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise _unservable(folder, "holds no weights in safetensors; other forms are not read, since they can hold code")
-
-
 def _config(folder: Path) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above
-        raise _unservable(folder, f"its config.json cannot be used: {_first_line(error)}") from error
+        raise unservable(folder, f"its config.json cannot be used: {_first_line(error)}") from error
     if reason := refused_task(config, "causal-lm"):
-        raise _unservable(folder, f"is no model that goes on with a text: {reason}")
+        raise unservable(folder, f"is no model that goes on with a text: {reason}")
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if config.architectures and not known & set(config.architectures):
-        raise _unservable(folder, f"is no model that goes on with a text, but a {config.architectures[0]}")
+        raise unservable(folder, f"is no model that goes on with a text, but a {config.architectures[0]}")
     return config
 
 
@@ -112,18 +97,11 @@ def _can_batch(folder: Path, model: PreTrainedModel) -> bool:
     try:
         cache = model(input_ids=token, use_cache=True).past_key_values
     except (AttributeError, TypeError) as error:
-        raise _unservable(folder, "keeps no keys and values between tokens") from error
+        raise unservable(folder, "keeps no keys and values between tokens") from error
     if cache is None:
-        raise _unservable(folder, "keeps no keys and values between tokens")
+        raise unservable(folder, "keeps no keys and values between tokens")
     plain = isinstance(cache, DynamicCache) and all(type(layer) is DynamicLayer for layer in cache.layers)
     return plain and "position_ids" in inspect.signature(model.forward).parameters
-
-
-def _unservable(folder: Path, reason: str) -> UnservableError:
-    return UnservableError(
-        reason, field=str(folder),
-        hint="give a folder that a training has exported, or another saved by save_pretrained with safetensors",
-    )  # fmt: skip
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from cotrain.chat_protocol import ChatRequest, ChatUnavailableError, parse_chat
 from tests.integration.coordinator_fixtures import settings_for, until
 from tests.serve_fixtures import ASKED, export_chat_model
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 TOKENS = 60
 
 
@@ -91,7 +91,7 @@ async def test_a_change_over_under_load_drops_nothing(service: ChatService, fold
             answered.append(await ask(service, *candidates))
 
     talks = [asyncio.create_task(talk()) for _ in range(4)]
-    await until(lambda: len(answered) >= 4)
+    await until(lambda: len(answered) >= 4, LIMIT_S)
     candidates.reverse()
     await until(lambda: "poet:2" in answered, LIMIT_S)
     await until(lambda: not psutil.pid_exists(first or 0), LIMIT_S)

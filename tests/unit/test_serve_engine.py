@@ -16,7 +16,8 @@ from cotrain.sections import ModelType
 from cotrain.serve.answer_text import AnswerText
 from cotrain.serve.batch import Batch
 from cotrain.serve.engine import Engine, Job, Piece
-from cotrain.serve.loading import LoadedModel, UnservableError, load_served_model
+from cotrain.serve.loading import LoadedModel, load_served_model
+from cotrain.serve.model_folder import UnservableError
 from cotrain.serve.prompts import prompt_of
 from cotrain.serve.sampling import Sampling, choose_token, generator_for
 from tests.serve_fixtures import CONTEXT_TOKENS, export_chat_model
