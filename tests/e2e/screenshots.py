@@ -50,7 +50,8 @@ VIEWS = {
 SCROLLED_TO = {"participants": "people-title", "chat": "chat"}
 NAME = "Tales of two nodes"
 CONFIG = f'[learning]\nmodel = "{NAME}"\n'
-QUESTIONS = {"en": "Once upon a time", "fa": "روزی بود، روزگاری بود"}
+QUESTION = "Once upon a time"
+"""In the language of the built-in corpus."""
 CYCLES = (
     # good, variations, refused, outcome, losses
     (31, 44, {"too short": 12, "rated down": 3}, "promoted", (2.41, 2.28)),
@@ -144,13 +145,13 @@ def _data(size: int, held_out: int) -> Enhancement:
     return replace(nothing, train=tuple(samples[:size]), held_out=tuple(samples[size:]), final_size=size)
 
 
-async def _chat(page: Page, look: Look) -> None:
+async def _chat(page: Page) -> None:
     """Let the model say something."""
     await page.evaluate("document.querySelector('#consent').checked || document.querySelector('#consent').click()")
     await page.write("#length", "60")
-    await page.write("#question", QUESTIONS[look.language])
+    await page.write("#question", QUESTION)
     await page.press("Enter")
-    await page.until_there("[data-rate=up]", limit_s=LIMIT_S)
+    await page.until_there(".exchange:is([data-state=cut], [data-state=done])", limit_s=LIMIT_S)
 
 
 async def _look_as(page: Page, look: Look) -> None:
@@ -170,7 +171,7 @@ async def _take(page: Page, system: System, names: dict[str, str], folder: Path,
             await page.open(f"{system.url}/{address.format(**names)}")
             await page.until(is_there)
             if view == "chat":
-                await _chat(page, look)
+                await _chat(page)
             await page.evaluate(f"document.querySelector('#{SCROLLED_TO.get(view, 'app')}').scrollIntoView()")
             path = folder / f"{view}-{look.name}.png"
             await page.screenshot(path)

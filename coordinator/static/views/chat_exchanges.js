@@ -21,7 +21,7 @@ function Rating({ exchange, onRate, onForget }) {
 
 /** What stands in place of an answer that has no text (yet). */
 function placeholderOf({ state, answer }) {
-  if (answer !== "") return "";
+  if (answer.trim() !== "") return "";
   if (state === "waiting" || state === "answering") return t("chat.waiting");
   return state === "done" || state === "cut" ? t("chat.silent") : "";
 }
