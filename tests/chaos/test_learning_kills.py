@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.chat_log import ChatLog, Exchange
+from coordinator.config import CoordinatorConfig, LearningSection
 from cotrain.learn.versions import DatasetVersions
 from cotrain.paths import SharedPaths
 from cotrain.sections import ModelSection
@@ -32,6 +33,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 KILLED_LEARNER = Path(__file__).with_name("killed_learner.py")
 LIMIT_S = 240.0
+NAME = "Poet"
 OFTEN = frozenset({"half written", "chats cleared, not committed", "session opened"})
 """In each `make test`; the others are long."""
 SUBJECTS = (
@@ -82,10 +84,11 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path, exported: Path) -> AsyncIterator[Place]:
     """A coordinator with a model that has been chatted with."""
-    async with coordinator_for_nodes(tmp_path) as client:
-        model = await finished_session(client, tmp_path, exported, data={"seqLength": 32})
+    settings = CoordinatorConfig(learning=LearningSection(model=NAME))
+    async with coordinator_for_nodes(tmp_path, config=settings) as client:
+        model = await finished_session(client, tmp_path, exported, name=NAME, data={"seqLength": 32})
         config = tmp_path / "coordinator.toml"
-        config.write_text(f'[learning]\nmodel = "{model}"\n')
+        config.write_text(f'[learning]\nmodel = "{NAME}"\n')
         place = Place(client, SharedPaths(tmp_path), model, config)
         for question, answer in CHATS:
             await place.chats.add(Exchange(question, answer, consent="request", model=model, version=1))
