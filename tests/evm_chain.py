@@ -16,6 +16,8 @@ _LIMIT = sys.getrecursionlimit()
 from eth_tester import PyEVMBackend  # noqa: E402 - the limit must be read before
 from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound  # noqa: E402
 
+sys.setrecursionlimit(_LIMIT)
+
 __all__ = ["GWEI", "BlockNotFound", "EvmChain", "RefusedError", "TransactionNotFound"]
 
 GWEI = 10**9

@@ -16,7 +16,7 @@ _ASCII_DIGITS = str.maketrans(
     {chr(start + digit): str(digit) for start in (0x0660, 0x06F0) for digit in range(10)}
 )  # fmt: skip
 
-_EMAIL = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])")
+_EMAIL = re.compile(r"[\w.+%-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![\w@])")
 _WALLET = re.compile(
     r"(?<![0-9A-Za-z])(?:0x[0-9a-fA-F]{40}|0x[0-9a-fA-F]{60,64}|bc1[02-9ac-hj-np-z]{25,60}"
     r"|[13][1-9A-HJ-NP-Za-km-z]{25,34})(?![0-9A-Za-z])"

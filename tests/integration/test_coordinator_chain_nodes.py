@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +59,7 @@ async def test_a_dead_node_is_waited_for_and_its_url_is_not_told(
     await desk.rounds(3)
     row = await desk.entry("tales")
     assert (row.state, row.message) == ("sent", "the chain's node cannot be asked (ClientConnectorError)")
-    warnings = [one for one in caplog.records if one.levelname == "WARNING"]
+    warnings = [one for one in caplog.records if one.levelno == logging.WARNING]
     assert len(warnings) == 1  # not one for each round
     assert stage.node.url not in caplog.text
     stage.node.up()

@@ -260,7 +260,10 @@ async def test_an_evaluation_is_kept_with_the_job_and_the_version(
         model = await model_of(client, tmp_path, unread)
         view = await ended(client, await ask(client, "Poems", dataset="persian-poetry", batches=3))
         assert (view["status"], view["model"], view["version"]) == ("completed", model, 1), view
-        assert view["asked"] == {"version": 1, "dataset": "persian-poetry", "split": "validation", "batches": 3}
+        assert view["asked"] == {
+            "version": 1, "dataset": "persian-poetry", "dataPath": None, "seqLength": None, "split": "validation",
+            "batches": 3,
+        }  # fmt: skip
         assert view["result"]["metrics"] == {"validationLoss": 2.5}
         (version,) = (await get_json(client, f"{MODELS}/Poems"))["items"]
         assert (version["lastEvaluation"], version["evaluation"]) == (view["result"], None)

@@ -34,13 +34,17 @@ def versions_in(folder: Path) -> DatasetVersions:
 def test_a_version_holds_what_was_written_and_says_so(tmp_path: Path):
     store = versions_in(tmp_path / "data")
     assert (store.versions(), store.current()) == ([], None)
-    version = store.write(enhancement(), cycle="c1", base=None)
+    version = store.write(enhancement(), cycle="c1", base=None, facts={"chats": 3})
     assert (version.number, version.path) == (1, tmp_path / "data" / "v000001")
+    assert store.get(1) == store.of_cycle("c1") == version
+    assert store.of_cycle("c2") is None
+    assert (version.train_size, version.held_out_size) == (2, 1)
     assert store.read(version) == (TRAINED, HELD_OUT)
     manifest = json.loads((version.path / MANIFEST).read_text())
     assert {key: value for key, value in manifest.items() if key != "sha256"} == {
         "schema": 1, "version": 1, "cycle": "c1", "base": None, "created_at": 12.5, "sizes": {TRAIN: 2, VALIDATION: 1},
         "languages": {"en": 1, "fa": 1, "zh": 1}, "settings": asdict(LearnSettings()),
+        "facts": {"chats": 3},
     }  # fmt: skip
     assert manifest["sha256"].keys() == {TRAIN, VALIDATION}
     lines = [json.loads(line) for line in (version.path / TRAIN).read_text(encoding="utf-8").splitlines()]
