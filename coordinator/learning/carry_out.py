@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 
 from coordinator.auth.sign_ins import NewSignIn, SignIns
 from coordinator.chat_log import ChatLog
-from coordinator.config import CoordinatorConfig
 from coordinator.learning.api import OwnApi
 from coordinator.learning.learner import Learner, TooFewChats
+from coordinator.learning.place import Place
 from coordinator.learning.rows import Trigger
 from coordinator.learning.student import find_student
 from coordinator.learning.views import CycleView
-from coordinator.store import Store
+from coordinator.store import Store, open_store
 from cotrain.errors import ConflictError
 from cotrain.identity.account import Account
 from cotrain.paths import SharedPaths
@@ -25,37 +24,15 @@ _TOKEN_LIFETIME_S = 3600.0
 _RENEWED_BEFORE_S = 1800.0
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a cycle works: a coordinator's data folder, database, settings and address."""
-
-    shared: SharedPaths
-    database_url: str
-    config: CoordinatorConfig
-    url: str
-    """Of its REST API, without a slash at the end."""
-
-
 async def carry_out(place: Place, trigger: Trigger, say: Callable[[str], None]) -> CycleView | TooFewChats:
     """One cycle, or the rest of the one that was begun. Raises CotrainError; ConflictError if one runs already."""
     with _only_one(place.shared):
-        async with opened_store(place) as store:
+        async with open_store(place.database_url) as store:
             student = await find_student(store, place.config.learning.model)
             chats = ChatLog(store, kept=place.config.chat.kept)
             async with _token_for(store, student.owner) as token, OwnApi(place.url, token, say) as api:
                 learner = Learner(place.config.learning, place.shared, store, chats, api, student, say)
                 return await learner.run(trigger)
-
-
-@contextlib.asynccontextmanager
-async def opened_store(place: Place) -> AsyncIterator[Store]:
-    """The coordinator's database, which the coordinator may have open as well."""
-    store = Store(place.database_url, lambda _session, _events: None)
-    await store.migrate()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from coordinator.learning.carry_out import Place
     from coordinator.learning.learner import TooFewChats
+    from coordinator.learning.place import Place
     from coordinator.learning.rows import Trigger
     from coordinator.learning.views import CycleView
 
@@ -102,7 +102,7 @@ def status(config: ConfigFile = None, model: Model = "", as_json: AsJson = False
 
 def _place(config: Path | None, model: str, url: str, min_chats: int | None) -> Place:
     from coordinator.config import CoordinatorConfig, load_coordinator_config
-    from coordinator.learning.carry_out import Place
+    from coordinator.learning.place import Place
     from coordinator.settings import database_url_from_env
     from cotrain.paths import SharedPaths
 

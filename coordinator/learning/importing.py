@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import cast
 
 from coordinator.chat_log import ChatLog, Exchange, Rating
-from coordinator.learning.carry_out import Place, opened_store
+from coordinator.learning.place import Place
+from coordinator.store import open_store
 from cotrain.learn.importing import read_chats
 from cotrain.learn.samples import Chat
 from cotrain.put_aside import PutAside
@@ -33,7 +34,7 @@ async def import_files(place: Place, files: Sequence[Path]) -> ImportReport:
     """Put the chats of files into the log. Raises ConfigError for a file that cannot be read as a whole."""
     put_aside = PutAside()
     chats = await asyncio.to_thread(_read, files, put_aside)
-    async with opened_store(place) as store:
+    async with open_store(place.database_url) as store:
         added = await ChatLog(store, kept=place.config.chat.kept).import_many([_exchange(chat) for chat in chats])
     problems = [f"{place}: {reason}" for place, reason in put_aside.listed[:_MOST_PROBLEMS]]
     return ImportReport(added=added, refused=put_aside.counts.total(), problems=problems)

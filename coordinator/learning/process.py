@@ -11,40 +11,19 @@ import os
 import sys
 from pathlib import Path
 
-from coordinator.config import CoordinatorConfig
-from coordinator.learning.carry_out import Place, carry_out
+from coordinator.learning.carry_out import carry_out
 from coordinator.learning.learner import TooFewChats
-from coordinator.learning.rows import Trigger
+from coordinator.learning.place import Place
+from coordinator.learning.task import CycleDone, CycleTask
 from cotrain.errors import CotrainError
 from cotrain.logs import configure_logging
 from cotrain.paths import SharedPaths
 from cotrain.process import bind_to_parent
-from cotrain.request import CamelModel
 
 _logger = logging.getLogger("coordinator.learning")
 
 _NICENESS = 10
 """The coordinator and volunteers on the same machine come first."""
-
-
-class CycleTask(CamelModel):
-    """What a cycle's process is told."""
-
-    shared: str
-    database_url: str
-    url: str
-    trigger: Trigger
-    config: CoordinatorConfig
-
-
-class CycleDone(CamelModel):
-    """What it says at its end."""
-
-    cycle: str | None = None
-    """That has ended; None if there were too few chats to begin one."""
-    message: str
-    failed: bool = False
-    """Whether the cycle could not go on, and wants to be taken up again."""
 
 
 def main() -> int:

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, select
 
 from coordinator.chat_log import ChatLog
 from coordinator.learning.cycles import Cycles
-from coordinator.learning.process import CycleDone, CycleTask
 from coordinator.learning.rows import Trigger
 from coordinator.learning.standing import standing_of
 from coordinator.learning.student import Student, find_student
+from coordinator.learning.task import CycleDone, CycleTask
 from coordinator.learning.views import LearningView
 from coordinator.model_rows import ModelVersionRow
 from coordinator.settings import Settings

@@ -7,10 +7,11 @@ from contextlib import suppress
 
 from coordinator.chat_log import ChatLog
 from coordinator.config import LearningSection
-from coordinator.learning.carry_out import Place, opened_store
 from coordinator.learning.cycles import Cycles
+from coordinator.learning.place import Place
 from coordinator.learning.student import Student, find_student
 from coordinator.learning.views import LearningView
+from coordinator.store import open_store
 from coordinator.views import iso_time
 from cotrain.errors import CotrainError
 from cotrain.learn.versions import DatasetVersions
@@ -19,7 +20,7 @@ from cotrain.paths import SharedPaths
 
 async def standing(place: Place) -> LearningView:
     """As whoever has the coordinator's data folder may see it."""
-    async with opened_store(place) as store:
+    async with open_store(place.database_url) as store:
         student = None
         with suppress(CotrainError):  # none is named, or it is not there: that is how it stands
             student = await find_student(store, place.config.learning.model)

@@ -20,17 +20,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cotrain.errors import IntegrityError, InvalidRequestError, NotFoundError
 from cotrain.folders import StorageError, replace_durably, replacing_folder
 from cotrain.json_rows import read_json
-from cotrain.learn.pipeline import Enhancement
 from cotrain.learn.samples import Sample
 from cotrain.records import BadRecord
 from cotrain.status import now, read_json_object
+
+if TYPE_CHECKING:
+    from cotrain.learn.pipeline import Enhancement
 
 SCHEMA: Literal[1] = 1
 TRAIN, VALIDATION, MANIFEST, CURRENT = "train.jsonl", "validation.jsonl", "manifest.json", "current"

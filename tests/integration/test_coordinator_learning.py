@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from coordinator.chat_log import Exchange
 from coordinator.config import CoordinatorConfig, LearningSection, SignInSection
-from coordinator.learning.carry_out import Place, carry_out
+from coordinator.learning.carry_out import carry_out
 from coordinator.learning.learner import TooFewChats
+from coordinator.learning.place import Place
 from coordinator.learning.views import CycleView
 from cotrain.errors import ConflictError, NotFoundError
 from cotrain.learn.versions import DatasetVersions
