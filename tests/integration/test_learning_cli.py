@@ -37,8 +37,13 @@ async def learn(root: Path, *arguments: str) -> tuple[int, str, str]:
 async def started(root: Path, *arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "cotrain.cli", "learn", *arguments, env={**os.environ, "COTRAIN_SHARED": str(root)},
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, preexec_fn=_take_interrupts,
     )  # fmt: skip
+
+
+def _take_interrupts() -> None:
+    """As in a terminal: what a shell starts in the background ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
