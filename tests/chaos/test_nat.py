@@ -72,6 +72,11 @@ class ScatteredPeer(PeerChild):
         return False
 
 
+STARTS = 3
+UNREACHED = "failed to connect to bootstrap peers"
+"""What p2pd says where the first peer is slow to answer; a node's supervisor then starts the process again."""
+
+
 class Contributor(ScatteredPeer):
     role = "contribute"
 
@@ -117,11 +122,19 @@ class ScatteredSwarm(TestSwarm):
 
     def start(self, number: int, host: Host, connection: Connection, kind: type[PeerChild]) -> ChildHandle:
         """The peer of this number, which stands for its identity."""
-        peer = on_host(
-            host, lambda: kind(self.config, self.folder, self.addresses, number), port=PORT, connection=connection
-        )
-        peer.ready().call("join")
-        return peer
+        for tries_left in reversed(range(STARTS)):
+            peer = on_host(
+                host, lambda: kind(self.config, self.folder, self.addresses, number), port=PORT, connection=connection
+            )
+            try:
+                peer.ready().call("join")
+            except RuntimeError as error:
+                peer.end()
+                if UNREACHED not in str(error) or not tries_left:
+                    raise
+            else:
+                return peer
+        raise AssertionError("it has returned or raised by now")
 
     def probe(self, name: str, host: Host) -> tuple[str, str]:
         """What a machine on this host finds out: connection, and the notice to the volunteer."""
