@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
@@ -22,8 +23,14 @@ from cotrain.errors import (
     SwarmError,
     UnreachableError,
 )
+from cotrain.sse import EventReader, ServerEvent
 
 _ERROR_BODY_BYTES = 64 * 1024
+_CONNECT_TIMEOUT_S = 5.0
+_ANSWER = aiohttp.ClientTimeout(total=30.0, sock_connect=_CONNECT_TIMEOUT_S)
+_STREAM = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=45.0)
+"""The coordinator says something in every stream each 15 s."""
+_LONGEST_LINE_BYTES = 1024 * 1024
 
 _BY_CODE: dict[str, type[CotrainError]] = {
     kind.code: kind
@@ -100,3 +107,45 @@ def failure_reason(error: Exception) -> str:
         return "no answer in time"
     cause = error.os_error.strerror if isinstance(error, aiohttp.ClientConnectorError) else None
     return cause or str(error) or type(error).__name__
+
+
+async def ask_json(http: aiohttp.ClientSession, method: str, url: str, **options: Any) -> dict[str, Any]:
+    """The JSON object that a request is answered with; empty where there is no body (204).
+
+    Raises UnreachableError where no answer comes, ProtocolError for one of another form, and else what
+    `raise_for_problem` does.
+    """
+    try:
+        async with http.request(method, url, timeout=_ANSWER, **options) as response:
+            await raise_for_problem(response)
+            if response.status == 204:
+                return {}
+            answer = await response.json()
+    except (ValueError, aiohttp.ContentTypeError) as error:
+        raise not_understood(url, error) from error
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UnreachableError(failure_reason(error), field=url) from error
+    if not isinstance(answer, dict):
+        raise not_understood(url, TypeError("not a JSON object"))
+    return answer
+
+
+async def server_events(
+    http: aiohttp.ClientSession, url: str, headers: Mapping[str, str], **options: Any
+) -> AsyncGenerator[ServerEvent, None]:
+    """The events of a stream, the last one that the coordinator sends before it closes it among them.
+
+    Raises UnreachableError where the stream breaks off, and else as `ask_json`.
+    """
+    reader, sent = EventReader(), {**headers, "Accept": "text/event-stream"}
+    try:
+        async with http.get(
+            url, headers=sent, timeout=_STREAM, read_bufsize=_LONGEST_LINE_BYTES, **options
+        ) as response:
+            await raise_for_problem(response)
+            async for line in response.content:
+                event = reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
+                if event is not None:
+                    yield event
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise UnreachableError(failure_reason(error), field=url) from error

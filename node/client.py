@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 from pydantic import ValidationError
 
-from cotrain.answers import PreparingError, failure_reason, not_understood, raise_for_problem
+from cotrain.answers import PreparingError, ask_json, not_understood, raise_for_problem
 from cotrain.backoff import Backoff
 from cotrain.errors import ConfigError, InvalidRequestError, ProtocolError, UnreachableError
 from cotrain.identity.challenge import Signer, sign_challenge
@@ -42,7 +42,6 @@ FIRST_CONTACT_TRIES = 5
 FIRST_CONTACT_BACKOFF = Backoff(first_s=0.65, most_s=6.0, jitter=0.2)
 PREPARATION_LIMIT_S = 120.0
 _CONNECT_TIMEOUT_S = 5.0
-_ANSWER_TIMEOUT_S = 30.0
 _STALL_TIMEOUT_S = 30.0
 _HEARTBEAT_S = 15.0
 
@@ -247,20 +246,7 @@ class CoordinatorClient:
         return f"{self.base_url}/api/v1/sessions/{session}"
 
     async def _json(self, method: str, url: str, **options: Any) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_TIMEOUT_S, sock_connect=_CONNECT_TIMEOUT_S)
-        try:
-            async with self._session().request(method, url, timeout=timeout, **options) as response:
-                await raise_for_problem(response)
-                if response.status == 204:
-                    return {}
-                answer = await response.json()
-        except (ValueError, aiohttp.ContentTypeError) as error:
-            raise not_understood(url, error) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(failure_reason(error), field=url) from error
-        if not isinstance(answer, dict):
-            raise not_understood(url, TypeError("not a JSON object"))
-        return answer
+        return await ask_json(self._session(), method, url, **options)
 
     async def _first_contact(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Try for about 10 s: the coordinator may just be starting, or a volunteer's line just coming up."""

@@ -26,13 +26,10 @@ async def get_learning(request: web.Request) -> web.Response:
 @routes.get("/api/v1/learning/log")
 @operation("learning", answers={200: Answer("a page", Page[CycleView])}, parameters=(LIMIT, CURSOR))
 async def list_cycles(request: web.Request) -> web.Response:
-    """The cycles, newest first: what they found, took and refused, and which version came out. Empty for whoever may
-    not see the model."""
+    """The cycles, of the model that learns, newest first: what they found, took and refused, and which version came
+    out. Empty for whoever may not see the model."""
     before, limit = read_cursor(request, POSITION), page_limit(request)
-    learning = request.app[COORDINATOR].learning
-    if not await learning.sees(await versions_seen(request)):
-        return json_answer(Page[CycleView](items=[], next_cursor=None))
-    items, following = await learning.cycles.newest_first(before, limit)
+    items, following = await request.app[COORDINATOR].learning.log(await versions_seen(request), before, limit)
     return json_answer(Page[CycleView](items=items, next_cursor=encode_cursor(following)))
 
 

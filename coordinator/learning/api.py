@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, Self
 
 import aiohttp
 
-from cotrain.answers import PreparingError, failure_reason, not_understood, raise_for_problem
+from cotrain.answers import PreparingError, ask_json, server_events
 from cotrain.backoff import Backoff
 from cotrain.errors import ConflictError, RateLimitedError, UnreachableError
-from cotrain.sse import END, EventReader
+from cotrain.sse import END
 from cotrain.status import FINAL_STATES
 
 _BACKOFF = Backoff(first_s=0.5, most_s=15.0)
-_ANSWER = aiohttp.ClientTimeout(total=30.0, sock_connect=5.0)
-_STREAM = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=45.0)
-"""The coordinator says something in every stream each 15 s."""
 _JOB_INTERVAL_S = 0.5
 """Between two questions about a job, of which no stream of events tells."""
-_LONGEST_LINE_BYTES = 1024 * 1024
 _PASSING = (UnreachableError, PreparingError, RateLimitedError)
 
 
@@ -84,24 +80,13 @@ class OwnApi:
 
     async def _next_state(self, session: str) -> None:
         """Return once the session has changed its state, or its stream ends."""
-        url = f"{self._root}/sessions/{session}/events"
-        headers = {**await self._headers(), "Accept": "text/event-stream"}
-        reader = EventReader()
-        try:
-            async with self._http.get(
-                url, headers=headers, timeout=_STREAM, read_bufsize=_LONGEST_LINE_BYTES
-            ) as response:
-                await raise_for_problem(response)
-                async for line in response.content:
-                    event = reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
-                    if event is None:
-                        continue
-                    if event.kind == "snapshot" and event.message["data"]["session"]["status"] in FINAL_STATES:
-                        return  # it ended between the question and the stream
-                    if event.kind in ("session.state", END):
-                        return
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(failure_reason(error), field=url) from error
+        stream = server_events(self._http, f"{self._root}/sessions/{session}/events", await self._headers())
+        async with aclosing(stream) as events:
+            async for event in events:
+                if event.kind in ("session.state", END):
+                    return
+                if event.kind == "snapshot" and event.message["data"]["session"]["status"] in FINAL_STATES:
+                    return  # it ended between the question and the stream
 
     async def _ask(
         self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None
@@ -119,18 +104,7 @@ class OwnApi:
     async def _once(
         self, method: str, url: str, headers: dict[str, str], body: dict[str, Any] | None
     ) -> dict[str, Any]:  # fmt: skip
-        sent = {**await self._headers(), **headers}
-        try:
-            async with self._http.request(method, url, headers=sent, json=body, timeout=_ANSWER) as response:
-                await raise_for_problem(response)
-                answer = await response.json()
-        except (ValueError, aiohttp.ContentTypeError) as error:
-            raise not_understood(url, error) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(failure_reason(error), field=url) from error
-        if not isinstance(answer, dict):
-            raise not_understood(url, TypeError("not a JSON object"))
-        return answer
+        return await ask_json(self._http, method, url, headers={**await self._headers(), **headers}, json=body)
 
     async def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {await self._token()}"}

@@ -66,10 +66,12 @@ class Cycles:
         by_outcome = {outcome: count for outcome, count in counted if outcome is not None}
         return LearningCounts(by_outcome, CycleFigures.model_validate(figures or {}).final_size)
 
-    async def newest_first(self, before: Position | None, limit: int) -> tuple[list[CycleView], Position | None]:
-        """At most `limit` cycles older than `before`, and where the next page begins."""
+    async def newest_first(
+        self, model: str, before: Position | None, limit: int
+    ) -> tuple[list[CycleView], Position | None]:
+        """At most `limit` cycles of this model older than `before`, and where the next page begins."""
         query = (
-            select(LearningCycleRow)
+            select(LearningCycleRow).where(LearningCycleRow.model_id == model)
             .order_by(LearningCycleRow.created_at.desc(), LearningCycleRow.id.desc()).limit(limit + 1)
         )  # fmt: skip
         if before is not None:

@@ -10,12 +10,12 @@ from pydantic import ValidationError
 from sqlalchemy import ColumnElement, select
 
 from coordinator.chat_log import ChatLog
-from coordinator.learning.cycles import Cycles
+from coordinator.learning.cycles import Cycles, Position
 from coordinator.learning.rows import Trigger
 from coordinator.learning.standing import standing_of
 from coordinator.learning.student import Student, find_student
 from coordinator.learning.task import CycleDone, CycleTask
-from coordinator.learning.views import LearningView
+from coordinator.learning.views import CycleView, LearningView
 from coordinator.model_rows import ModelVersionRow
 from coordinator.settings import Settings
 from coordinator.store import Store
@@ -59,9 +59,12 @@ class Learning:
             running=self._running or self._asked.is_set(), next_at=self._next_at,
         )  # fmt: skip
 
-    async def sees(self, seen: ColumnElement[bool]) -> bool:
-        """Whether there is a model that learns, for whoever sees these versions."""
-        return await self._student(seen) is not None
+    async def log(
+        self, seen: ColumnElement[bool], before: Position | None, limit: int
+    ) -> tuple[list[CycleView], Position | None]:
+        """A page of the cycles of the model that learns; none for whoever sees none of its versions."""
+        student = await self._student(seen)
+        return ([], None) if student is None else await self.cycles.newest_first(student.model, before, limit)
 
     async def _student(self, seen: ColumnElement[bool]) -> Student | None:
         with suppress(CotrainError):  # none is named, or it is not there yet

@@ -48,7 +48,7 @@ async def standing_of(
     if student is None:
         return found
     unfinished = await cycles.unfinished()
-    newest, _ = await cycles.newest_first(None, 1)
+    newest, _ = await cycles.newest_first(student.model, None, 1)
     found.model, found.promoted_version = student.model, await student.promoted()
     found.running = running or unfinished is not None
     found.chats = await chats.count(model=student.model)

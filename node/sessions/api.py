@@ -9,22 +9,16 @@ from contextlib import aclosing
 from typing import Any
 from urllib.parse import urlencode
 
-import aiohttp
-
-from cotrain.answers import PreparingError, failure_reason, raise_for_problem
+from cotrain.answers import PreparingError, server_events
 from cotrain.backoff import Backoff
 from cotrain.errors import NotAuthorizedError, NotFoundError, RateLimitedError, UnreachableError
 from cotrain.protocol import Hardware
-from cotrain.sse import END, EventReader, ServerEvent
+from cotrain.sse import END, ServerEvent
 from node.client import CoordinatorClient
 
 PAGE_ITEMS = 200
 """What the coordinator answers at once, at most."""
 STREAM_BACKOFF = Backoff(first_s=0.5, most_s=10.0, jitter=0.2)
-_CONNECT_TIMEOUT_S = 5.0
-_SILENCE_S = 45.0
-"""The coordinator says something in every stream each 15 s."""
-_LONGEST_LINE_BYTES = 1024 * 1024
 _PASSING = (UnreachableError, PreparingError, RateLimitedError)
 
 
@@ -116,21 +110,11 @@ class SessionsApi(CoordinatorClient):
 
     async def _stream(self, session: str, after: int | None) -> AsyncGenerator[ServerEvent, None]:
         url = self._url(f"sessions/{session}/events", {} if after is None else {"after": after})
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_SILENCE_S)
-        headers, reader = self._headers | {"Accept": "text/event-stream"}, EventReader()
-        try:
-            async with self._session().get(
-                url, headers=headers, timeout=timeout, read_bufsize=_LONGEST_LINE_BYTES, allow_redirects=False
-            ) as response:
-                await raise_for_problem(response)
-                async for line in response.content:
-                    event = reader.feed(line.decode("utf-8", "replace").rstrip("\r\n"))
-                    if event is not None and event.kind == END:
-                        return
-                    if event is not None:
-                        yield event
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise UnreachableError(failure_reason(error), field=url) from error
+        async with aclosing(server_events(self._session(), url, self._headers, allow_redirects=False)) as events:
+            async for event in events:
+                if event.kind == END:
+                    return
+                yield event
 
     async def _ask(
         self, method: str, url: str, *, headers: dict[str, str] | None = None, **options: Any
