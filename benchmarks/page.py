@@ -25,9 +25,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from playwright.async_api import Browser
 
+from tests.e2e.browser import Page, new_page, running_browser
 from tests.e2e.page_database import add_points
-from tests.e2e.page_fixtures import DevTools, Page, Volunteer, browser, coordinator_process, new_page
+from tests.e2e.page_fixtures import Volunteer, coordinator_process
 from tests.e2e.page_stage import SMALL, Stage, staged
 
 SESSIONS = 20
@@ -98,27 +100,27 @@ class Growth:
 
 
 @asynccontextmanager
-async def _open_session(folder: Path, names: tuple[str, ...]) -> AsyncIterator[tuple[Stage, list[Volunteer], DevTools]]:
+async def _open_session(folder: Path, names: tuple[str, ...]) -> AsyncIterator[tuple[Stage, list[Volunteer], Browser]]:
     """A session with points and participants, and a browser."""
     shared = folder / "shared"
-    async with coordinator_process(shared) as url, browser(folder / "profile") as tools:
-        page = await new_page(tools)
+    async with coordinator_process(shared) as url, running_browser(folder / "profile") as browser:
+        page = await new_page(browser)
         async with staged(url, page) as stage:
             await stage.open_to_nodes()
             add_points(shared, stage.session, range(POINTS))
             volunteers = [Volunteer(stage.http, url, stage.session, folder / f"{name}.key") for name in names]
             for name, volunteer in zip(names, volunteers, strict=True):
                 await volunteer.join(name)
-            yield stage, volunteers, tools
+            yield stage, volunteers, browser
 
 
 # ------------------------------------------------------------------------------------------------------- paint
-async def _paint(tools: DevTools, address: str, selector: str) -> tuple[float, float, float]:
+async def _paint(browser: Browser, address: str, selector: str) -> tuple[float, float, float]:
     """Seconds to the first paint, to the first useful one, and of computing; in a tab with nothing in its cache."""
-    page = await new_page(tools)
+    page = await new_page(browser)
     await page.call("Performance.enable")
     script = _USEFUL.replace("SELECTOR", json.dumps(selector))
-    await page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+    await page.run_first(script)
     await page.open(address)
     useful_ms = await page.until("window.usefulAt")
     figures = {one["name"]: one["value"] for one in (await page.call("Performance.getMetrics"))["metrics"]}
@@ -130,7 +132,7 @@ async def _paint(tools: DevTools, address: str, selector: str) -> tuple[float, f
 async def paint(folder: Path, samples: int) -> list[Paint]:
     """All three, each `samples` times."""
     found = []
-    async with _open_session(folder, ("Ada", "Ben", "Cem")) as (stage, volunteers, tools):
+    async with _open_session(folder, ("Ada", "Ben", "Cem")) as (stage, volunteers, browser):
         for volunteer in volunteers:
             await volunteer.end_round(POINTS, "a" * 64, loss=2.5, tokens_per_second=1234.0)
         for number in range(1, SESSIONS):
@@ -142,7 +144,7 @@ async def paint(folder: Path, samples: int) -> list[Paint]:
             "curve": (f"{stage.api.url}/#/s/{stage.session}", "#loss-chart canvas"),
         }
         for view, (address, selector) in views.items():
-            times = [await _paint(tools, address, selector) for _ in range(samples)]
+            times = [await _paint(browser, address, selector) for _ in range(samples)]
             first, useful, computing = (list(column) for column in zip(*times, strict=True))
             middle = statistics.median
             found.append(Paint(view, samples, middle(first), middle(useful), max(useful), middle(computing)))
@@ -161,11 +163,13 @@ async def _report(volunteer: Volunteer, rate: float) -> None:
         await asyncio.sleep(TICK_S)
 
 
-async def _held(tools: DevTools, page: Page) -> Held:
+async def _held(browser: Browser, page: Page) -> Held:
     await page.call("HeapProfiler.collectGarbage")
     heap = (await page.call("Runtime.getHeapUsage"))["usedSize"]
     nodes = (await page.call("Memory.getDOMCounters"))["nodes"]
-    processes = (await tools.call("SystemInfo.getProcessInfo"))["processInfo"]
+    tools = await browser.new_browser_cdp_session()
+    processes = (await tools.send("SystemInfo.getProcessInfo"))["processInfo"]
+    await tools.detach()
     own = [psutil.Process(one["id"]).memory_full_info().uss for one in processes if one["type"] == "renderer"]
     return Held(int(await page.evaluate("window.heard")), int(heap), nodes, max(own))
 
@@ -186,15 +190,15 @@ def growth(held: list[Held], seconds: float) -> Growth:
 
 async def memory(folder: Path, minutes: float, rate: float) -> Growth:
     """Watch a session for so long. Progress is told four times a second; the rest of `rate` are records."""
-    async with _open_session(folder, ("Ada",)) as (stage, (volunteer,), tools):
+    async with _open_session(folder, ("Ada",)) as (stage, (volunteer,), browser):
         await stage.page.call("HeapProfiler.enable")
-        await stage.page.call("Page.addScriptToEvaluateOnNewDocument", source=_HEARD)
+        await stage.page.run_first(_HEARD)
         await stage.open_session()
         await stage.page.until_there("#loss-chart canvas")
         work = [asyncio.create_task(volunteer.hear()), asyncio.create_task(_report(volunteer, rate - 1 / TICK_S))]
         started, held = time.monotonic(), []
         while time.monotonic() < started + 60 * minutes:
-            held.append(await _held(tools, stage.page))
+            held.append(await _held(browser, stage.page))
             print(json.dumps(asdict(held[-1])), flush=True)
             await asyncio.wait(work, timeout=SAMPLE_S, return_when=asyncio.FIRST_COMPLETED)
             for ended in (task for task in work if task.done()):

@@ -11,8 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 
-from tests.e2e.page_fixtures import Api, DevTools, Page, Volunteer, browser, coordinator_process, eventually, new_page
+from tests.e2e.browser import Page, new_page, running_browser
+from tests.e2e.page_fixtures import Api, Volunteer, coordinator_process, eventually
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 NAME = "<img src=x onerror=alert(1)> tales"
@@ -49,9 +51,7 @@ class Stage:
     async def sign_page_in(self) -> None:
         """Let the browser have the cookie of the owner."""
         token = await sign_in(self.http, self.api.url, self.owner)
-        await self.page.call(
-            "Network.setCookie", name=COOKIE, value=token, url=self.api.url, httpOnly=True, sameSite="Strict"
-        )
+        await self.page.set_cookie(self.api.url, COOKIE, token)
 
     async def open_session_as_owner(self) -> None:
         await self.sign_page_in()
@@ -72,10 +72,10 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def tools(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevTools]:
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
     """One browser for all tests; each has a tab of its own."""
-    async with browser(tmp_path_factory.mktemp("profile")) as tools:
-        yield tools
+    async with running_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -86,8 +86,8 @@ async def url(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(tools: DevTools) -> AsyncIterator[Page]:
-    page = await new_page(tools)
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    page = await new_page(browser)
     yield page
     await page.close()
 

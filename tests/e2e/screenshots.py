@@ -22,8 +22,9 @@ from cotrain.learn.samples import Sample
 from cotrain.learn.versions import DatasetVersions
 from cotrain.paths import SharedPaths
 from cotrain.status import now
+from tests.e2e.browser import Page, new_page, running_browser
 from tests.e2e.page_database import add_cycle
-from tests.e2e.page_fixtures import Page, browser, eventually, new_page
+from tests.e2e.page_fixtures import eventually
 from tests.e2e.page_stage import COOKIE
 from tests.system import System, running_system, tiny_request
 
@@ -186,12 +187,10 @@ async def _run(folder: Path, scratch: Path, views: Sequence[str]) -> None:
     with running_system(scratch) as system:
         coordinator = await asyncio.to_thread(system.start_coordinator, 0, ("--config", str(config)))
         names = await _trained(system, coordinator.shared)
-        async with browser(scratch / "profile") as tools:
-            page = await new_page(tools)
+        async with running_browser(scratch / "profile") as browser:
+            page = await new_page(browser)
             await page.set_width(WIDTH, HEIGHT)
-            await page.call(
-                "Network.setCookie", name=COOKIE, value=system.token, url=system.url, httpOnly=True, sameSite="Strict"
-            )
+            await page.set_cookie(system.url, COOKIE, system.token)
             await _take(page, system, names, folder, views)
 
 

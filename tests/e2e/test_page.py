@@ -7,12 +7,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.e2e.browser import CHROMIUM, Page
 from tests.e2e.page_database import copy_participant
-from tests.e2e.page_fixtures import CHROMIUM, Api, Page, Volunteer, coordinator_process
-from tests.e2e.page_stage import NAME, Stage, page, stage, staged, tools, url
+from tests.e2e.page_fixtures import Api, Volunteer, coordinator_process
+from tests.e2e.page_stage import NAME, Stage, browser, page, stage, staged, url
 from tests.e2e.wallet_fixtures import sign_in
 
-__all__ = ["page", "stage", "tools", "url"]
+__all__ = ["browser", "page", "stage", "url"]
 
 pytestmark = [
     pytest.mark.e2e,

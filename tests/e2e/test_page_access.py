@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 
 from cotrain.process import child_environment
+from tests.e2e.browser import CHROMIUM, Page, new_page
 from tests.e2e.page_database import add_credit, add_cycle, add_model, add_points
-from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, Volunteer, coordinator_process, new_page
-from tests.e2e.page_stage import Stage, page, staged, tools
+from tests.e2e.page_fixtures import Volunteer, coordinator_process
+from tests.e2e.page_stage import Stage, browser, page, staged
 from tests.serve_fixtures import export_chat_model
 
-__all__ = ["page", "tools"]
+__all__ = ["browser", "page"]
 
 PAGE_TESTS = Path(__file__).resolve().parents[1] / "page"
 INSTALL_LIMIT_S = 120.0
@@ -44,12 +46,12 @@ class Furnished:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def furnished(tools: DevTools, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Furnished]:
+async def furnished(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Furnished]:
     """One for all tests: they only look."""
     folder = tmp_path_factory.mktemp("furnished")
     shared = folder / "shared"
     config = '[learning]\nmodel = "tales"\n'
-    async with coordinator_process(shared, config=config) as url, staged(url, await new_page(tools)) as stage:
+    async with coordinator_process(shared, config=config) as url, staged(url, await new_page(browser)) as stage:
         await stage.open_to_nodes()
         add_points(shared, stage.session, range(13))
         add_model(shared, "tales", str(stage.owner.account), [stage.session], export_chat_model(folder / "exported"))
@@ -120,11 +122,11 @@ async def test_the_page_is_dark_by_system_and_by_choice(stage: Stage) -> None:
     page = stage.page
     await open_view(stage, "session")
     light = await page.evaluate(GROUND)
-    await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    await page.set_system_theme("dark")
     dark = await page.until(f"{GROUND} !== '{light}' && {GROUND}")
     await page.choose("#page-theme", "light")
     assert await page.evaluate(GROUND) == light
-    await page.call("Emulation.setEmulatedMedia", features=[])
+    await page.set_system_theme("light")
     await page.choose("#page-theme", "dark")
     assert await page.evaluate(GROUND) == dark
     await open_view(stage, "session")

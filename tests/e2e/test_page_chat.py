@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 
+from tests.e2e.browser import CHROMIUM, Page, new_page
 from tests.e2e.page_database import add_model, kept_chats
-from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, coordinator_process, eventually, new_page
-from tests.e2e.page_stage import SMALL, Stage, page, staged, tools
+from tests.e2e.page_fixtures import coordinator_process, eventually
+from tests.e2e.page_stage import SMALL, Stage, browser, page, staged
 from tests.serve_fixtures import export_chat_model
 
-__all__ = ["page", "tools"]
+__all__ = ["browser", "page"]
 
 pytestmark = [
     pytest.mark.e2e,
@@ -47,12 +49,12 @@ class Talk:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def talk(tools: DevTools, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talk]:
+async def talk(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Talk]:
     """One for all tests: its coordinator keeps the model loaded."""
     folder = tmp_path_factory.mktemp("talk")
     files = export_chat_model(folder / "exported")
     shared = folder / "shared"
-    async with coordinator_process(shared) as url, staged(url, await new_page(tools)) as stage:
+    async with coordinator_process(shared) as url, staged(url, await new_page(browser)) as stage:
         masked = SMALL | {"model": {"type": "bert"}, "training": SMALL["training"] | {"task": "masked-lm"}}
         second, third = [(await stage.api.post("/sessions", wanted))["id"] for wanted in (SMALL, masked)]
         add_model(shared, "tales", str(stage.owner.account), [stage.session, second], files)
@@ -141,9 +143,8 @@ async def test_what_is_kept_can_be_rated_and_forgotten_and_consent_is_remembered
 async def test_an_answer_is_stopped_and_a_line_broken_by_keyboard(stage: Stage) -> None:
     page = stage.page
     await page.write("#question", "One")
-    await page.call("Input.dispatchKeyEvent", type="keyDown", key="Enter", code="Enter", windowsVirtualKeyCode=13,
-                    modifiers=8, text="\r")  # fmt: skip
-    await page.call("Input.insertText", text="two")
+    await page.press("Shift+Enter")
+    await page.type("two")
     assert await page.evaluate("document.querySelector('#question').value") == "One\ntwo"
     await page.write("#length", "480")
     await page.click("#chat-send")

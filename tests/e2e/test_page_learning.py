@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.browser import CHROMIUM, Page
 from tests.e2e.page_database import add_chats, add_cycle, add_model
-from tests.e2e.page_fixtures import CHROMIUM, Page, coordinator_process
-from tests.e2e.page_stage import Stage, page, staged, tools
+from tests.e2e.page_fixtures import coordinator_process
+from tests.e2e.page_stage import Stage, browser, page, staged
 from tests.e2e.wallet_fixtures import KeyWallet
 from tests.serve_fixtures import export_chat_model
 
-__all__ = ["page", "tools"]
+__all__ = ["browser", "page"]
 
 pytestmark = [
     pytest.mark.e2e,

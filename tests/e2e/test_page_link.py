@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from cotrain.process import child_environment, end_process, python_command
-from tests.e2e.page_fixtures import CHROMIUM, LIMIT_S, REPOSITORY, eventually
-from tests.e2e.page_stage import Stage, page, stage, tools, url
+from tests.e2e.browser import CHROMIUM
+from tests.e2e.page_fixtures import LIMIT_S, REPOSITORY, eventually
+from tests.e2e.page_stage import Stage, browser, page, stage, url
 from tests.e2e.wallet_fixtures import DECLINED, BrowserWallet
 
-__all__ = ["page", "stage", "tools", "url"]
+__all__ = ["browser", "page", "stage", "url"]
 
 pytestmark = [
     pytest.mark.e2e,

@@ -7,11 +7,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.e2e.browser import CHROMIUM, Page
 from tests.e2e.page_database import add_points
-from tests.e2e.page_fixtures import CHROMIUM, Page, Volunteer, coordinator_process, eventually
-from tests.e2e.page_stage import joined, page, staged, tools
+from tests.e2e.page_fixtures import Volunteer, coordinator_process, eventually
+from tests.e2e.page_stage import browser, joined, page, staged
 
-__all__ = ["page", "tools"]
+__all__ = ["browser", "page"]
 
 pytestmark = [
     pytest.mark.e2e,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser import CHROMIUM, Page
 from tests.e2e.page_database import add_record
-from tests.e2e.page_fixtures import CHROMIUM, Page, coordinator_process
-from tests.e2e.page_stage import SMALL, page, staged, tools
+from tests.e2e.page_fixtures import coordinator_process
+from tests.e2e.page_stage import SMALL, browser, page, staged
 
-__all__ = ["page", "tools"]
+__all__ = ["browser", "page"]
 
 pytestmark = [
     pytest.mark.e2e,

@@ -6,11 +6,12 @@ import pytest
 import pytest_asyncio
 
 from cotrain.status import now
-from tests.e2e.page_fixtures import CHROMIUM, Page, eventually
-from tests.e2e.page_stage import COOKIE, Stage, page, stage, tools, url
+from tests.e2e.browser import CHROMIUM, Page
+from tests.e2e.page_fixtures import eventually
+from tests.e2e.page_stage import COOKIE, Stage, browser, page, stage, url
 from tests.e2e.wallet_fixtures import DECLINED, BrowserWallet, KeyWallet
 
-__all__ = ["page", "stage", "tools", "url"]
+__all__ = ["browser", "page", "stage", "url"]
 
 pytestmark = [
     pytest.mark.e2e,

@@ -7,13 +7,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.async_api import Browser
 
-from tests.e2e.page_fixtures import CHROMIUM, DevTools, Page, eventually, new_page
-from tests.e2e.page_stage import tools
+from tests.e2e.browser import CHROMIUM, Page, new_page
+from tests.e2e.page_fixtures import eventually
+from tests.e2e.page_stage import browser
 from tests.e2e.wallet_fixtures import BrowserWallet, KeyWallet
 from tests.system import Process, System, running_system
 
-__all__ = ["tools"]
+__all__ = ["browser"]
 
 pytestmark = [
     pytest.mark.e2e,
@@ -152,10 +154,10 @@ async def compare(page: Page, system: System) -> None:
         await page.until_text("#contributors", name)
 
 
-async def test_a_session_is_opened_watched_and_steered_on_the_page(tools: DevTools, tmp_path: Path) -> None:
+async def test_a_session_is_opened_watched_and_steered_on_the_page(browser: Browser, tmp_path: Path) -> None:
     with running_system(tmp_path) as system:
         coordinator = await asyncio.to_thread(system.start_coordinator)
-        page = await new_page(tools)
+        page = await new_page(browser)
         await sign_in(page, KeyWallet(), system.url)
         await open_session(page, system.url)
         session_url = (await page.text("#command")).split()[-1]

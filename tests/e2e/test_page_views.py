@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser import CHROMIUM, Page
 from tests.e2e.page_database import add_credit, add_model, add_points
-from tests.e2e.page_fixtures import CHROMIUM, Page, coordinator_process
-from tests.e2e.page_stage import NAME, SMALL, Stage, joined, page, stage, staged, tools, url
+from tests.e2e.page_fixtures import coordinator_process
+from tests.e2e.page_stage import NAME, SMALL, Stage, browser, joined, page, stage, staged, url
 
-__all__ = ["page", "stage", "tools", "url"]
+__all__ = ["browser", "page", "stage", "url"]
 
 pytestmark = [
     pytest.mark.e2e,

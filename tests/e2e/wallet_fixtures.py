@@ -13,7 +13,7 @@ from cotrain.identity.ethereum import EthereumSigner as EthereumAccount
 from cotrain.identity.ethereum import encode_defunct
 
 if TYPE_CHECKING:
-    from tests.e2e.page_fixtures import Page
+    from tests.e2e.browser import Page
 
 DECLINED = 4001
 _ICON = "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>"
@@ -92,7 +92,7 @@ class BrowserWallet:
         own = {"uuid": "wallet-1", "name": "Test Wallet", "icon": _ICON, "rdns": "test.wallet"}
         await self._page.expose("askTestWallet", self._on_question)
         script = _SCRIPT.replace("INFOS", json.dumps([own, *others]))
-        await self._page.call("Page.addScriptToEvaluateOnNewDocument", source=script)
+        await self._page.run_first(script)
 
     async def is_asked(self, method: str) -> bool:
         """Whether it has been asked this."""
