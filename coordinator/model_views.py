@@ -119,6 +119,8 @@ class ModelDetailView(ModelView):
 
     items: list[VersionView]
     """A page of them, newest first."""
+    answers_chats: bool = True
+    """Whether its servable versions can be chatted with here: the operator may have switched chats off."""
     next_cursor: str | None = None
 
 

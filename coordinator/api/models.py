@@ -66,8 +66,10 @@ async def get_model(request: web.Request) -> web.Response:
     before = read_cursor(request, _VERSION_POSITION)
     name, limit = request.match_info["model"], page_limit(request)
     seen = await versions_seen(request)
-    view, following = await request.app[COORDINATOR].registry.model(name, before, limit, seen)
-    return json_answer(view.model_copy(update={"next_cursor": encode_cursor(following)}))
+    coordinator = request.app[COORDINATOR]
+    view, following = await coordinator.registry.model(name, before, limit, seen)
+    facts = {"next_cursor": encode_cursor(following), "answers_chats": coordinator.settings.config.chat.enabled}
+    return json_answer(view.model_copy(update=facts))
 
 
 @routes.get("/api/v1/models/{model}/download")

@@ -211,6 +211,18 @@ async def test_what_cannot_be_answered_says_why_and_need_not_be_written_again(pa
         assert [alarm for alarm in page.alarms if "429" not in alarm] == []
 
 
+async def test_a_coordinator_without_chats_shows_no_box(page: Page, tmp_path: Path) -> None:
+    files = export_chat_model(tmp_path / "exported")
+    shared = tmp_path / "shared"
+    async with coordinator_process(shared, config="[chat]\nenabled = false\n") as url, staged(url, page) as stage:
+        add_model(shared, "tales", str(stage.owner.account), [stage.session], files)
+        await open_model(stage, "tales")
+        await page.until_text("#chat-none", "This coordinator offers no chats.")
+        await page.until_there("#versions a[download]")
+        assert await page.evaluate("document.querySelectorAll('#question, [data-chat]').length") == 0
+        assert page.alarms == []
+
+
 async def chat_elsewhere(stage: Stage) -> int:
     """The status that somebody else's chat is answered with."""
     wanted = {"model": "tales", "messages": [{"role": "user", "content": "Who is first?"}], "max_tokens": 8}

@@ -209,6 +209,7 @@ async def test_a_coordinator_may_offer_no_chats(tmp_path: Path, chat_model: Path
         body = {"model": model, "messages": ASKED}
         answer = await post_json(client, "/v1/chat/completions", body, status=404)
         assert "offers no chats" in answer["error"]["message"]
+        assert (await get_json(client, f"{MODELS}/{model}"))["answersChats"] is False
 
 
 async def test_only_the_owner_promotes_and_only_what_can_be_served(

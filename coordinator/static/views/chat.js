@@ -144,7 +144,10 @@ function Conversation({ model, version, calls, onVersion }) {
 }
 
 /** Why there is nothing to talk with. */
-const whyNot = ({ items }) => (items.some(({ available }) => available) ? t("chat.otherKind") : t("chat.noFiles"));
+function whyNot({ items, answersChats }) {
+  if (!answersChats) return t("chat.off");
+  return items.some(({ available }) => available) ? t("chat.otherKind") : t("chat.noFiles");
+}
 
 /**
  * `model` as the API tells it; `version`: its number, null where none can be chatted with; `onVersion(number)` chooses; `calls`: how often
@@ -152,7 +155,7 @@ const whyNot = ({ items }) => (items.some(({ available }) => available) ? t("cha
  */
 export function Chat({ model, version, calls, onVersion }) {
   return html`<section class="panel" id="chat" aria-labelledby="chat-title"><h2 id="chat-title">${t("chat.title")}</h2>
-    ${version === null
+    ${version === null || !model.answersChats
       ? html`<p id="chat-none" class="quiet">${whyNot(model)}</p>`
       : html`<${Conversation} model=${model} version=${version} calls=${calls} onVersion=${onVersion} />`}</section>`;
 }

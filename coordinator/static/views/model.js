@@ -87,7 +87,7 @@ function Actions({ version, model, onChanged, onChat }) {
   return html`<div class="buttons tight">
       <a class="button small" href="${base}/versions/${version.version}/download" download>${t("models.download")}</a>
       ${me && html`<button type="button" class="small" disabled=${job !== null} onClick=${evaluate}>${t("models.evaluate")}</button>`}
-      ${version.servable && html`<button type="button" class="small" data-chat=${version.version}
+      ${model.answersChats && version.servable && html`<button type="button" class="small" data-chat=${version.version}
         onClick=${onChat}>${t("models.chat")}</button>`}
       ${isOwner && html`<button type="button" class="small" aria-pressed=${String(version.pinned)}
         onClick=${pin}>${t("models.pin")}</button>`}
