@@ -114,11 +114,12 @@ async def test_stop_wish_cuts_the_wait_for_a_restart_short(tmp_path: Path) -> No
     supervisor = make_supervisor(tmp_path, "endless", backoff=Backoff(first_s=60, most_s=60))
     async with running(supervisor) as task:
         await until(lambda: worker_pid(tmp_path), what="the worker")
-        pid = worker_pid(tmp_path)
+        pid, run = worker_pid(tmp_path), run_of(tmp_path)
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not psutil.pid_exists(pid), what="the worker's end")
         supervisor.wish_stop(True)
         await asyncio.wait_for(task, 5)
+    assert (worker_pid(tmp_path), run_of(tmp_path)) == (pid, run)
 
 
 async def test_a_process_that_was_prepared_begins_with_its_job_and_is_restarted_like_any_other(tmp_path: Path) -> None:
