@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ PASSWORD = "of-the-keystore"
 CHEAP_SCRYPT_N = 2**12
 CONFIRMATIONS = 3
 STUCK_AFTER_S = 600.0
+HANG_LIMIT_S = 30.0
 DIGEST = "d1" * 32
 
 
@@ -194,3 +196,12 @@ def lie(**answers: Any) -> Interfere:
         return said() if callable(said) else said
 
     return answer
+
+
+def hang(until: threading.Event) -> Interfere:
+    """Holds each call until then, or for HANG_LIMIT_S, and ends it without an answer."""
+
+    def wait(_call: Call, _honest: Callable[[], Body]) -> None:
+        until.wait(HANG_LIMIT_S)
+
+    return wait

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,17 @@ import pytest
 
 from coordinator.chain.rpc import MAX_ANSWER_BYTES
 from tests.evm import Body, Call
-from tests.integration.chain_fixtures import STUCK_AFTER_S, Desk, Stage, desk, lie, stage, until_confirmed
+from tests.integration.chain_fixtures import (
+    HANG_LIMIT_S,
+    STUCK_AFTER_S,
+    Desk,
+    Stage,
+    desk,
+    hang,
+    lie,
+    stage,
+    until_confirmed,
+)
 
 __all__ = ["desk", "stage"]
 
@@ -76,12 +87,14 @@ async def test_a_node_that_answers_too_late_is_given_up(
     monkeypatch.setattr(
         coordinator.chain.node.Rpc, "__init__", lambda self, url, timeout_s: init(self, url, timeout_s=0.2)
     )
-    stage.node.interfere = lie(everything=lambda: time.sleep(1.0))
+    release = threading.Event()
+    stage.node.interfere = hang(release)
     await desk.open("tales")
     began = time.monotonic()
     await desk.rounds()
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < HANG_LIMIT_S / 2
     assert "did not answer within 0.2 s" in (await desk.entry("tales")).message
+    release.set()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from cotrain.chain.merkle import account_key, session_key
 from cotrain.errors import CotrainError
 from cotrain.identity.account import Account
 from tests.databases import BOTH
-from tests.integration.chain_fixtures import Stage, stage
+from tests.integration.chain_fixtures import Stage, hang, stage
 from tests.integration.coordinator_fixtures import (
     REPOSITORY,
     STRANGER,
@@ -186,18 +187,16 @@ async def test_a_record_outlives_its_session_and_is_as_private(stage: Stage, tmp
 
 # ------------------------------------------------------------------------------------------------- off, or down
 async def test_a_coordinator_works_the_same_while_the_chain_hangs(stage: Stage, tmp_path: Path) -> None:
-    """Each call of the node takes a second and leads to nothing; nobody but the record waits for it."""
-
-    def hang(_call: Any, _honest: Any) -> None:
-        time.sleep(1.0)
-
+    """No call of the node ends before the sessions are where they are to be; nobody but the record waits for it."""
+    release = threading.Event()
     async with recording(stage, tmp_path) as client:
-        stage.node.interfere = hang
+        stage.node.interfere = hang(release)
         began = time.monotonic()
         session = await waiting_session(client)
         await post_json(client, f"{SESSIONS}/{session}/cancel")
         other = await waiting_session(client)
         assert time.monotonic() - began < 5.0
+        release.set()
 
         async def says_why() -> bool:
             return "cannot be asked" in (await record_of(client, session))["message"]
