@@ -75,7 +75,7 @@ def data_path(shared: SharedPaths, version: Version) -> str:
 def learn_settings(settings: LearningSection) -> LearnSettings:
     """What `cotrain.learn` is told of the coordinator's settings."""
     return LearnSettings(
-        min_chats=settings.min_chats, max_size=settings.max_size, threshold=settings.threshold,
+        max_size=settings.max_size, threshold=settings.threshold,
         variations_per_sample=settings.variations_per_sample, held_out_share=settings.held_out_share,
     )  # fmt: skip
 

@@ -30,30 +30,23 @@ class LearnSettings:
     """What a cycle goes by. Raises ConfigError for what is out of bounds.
 
     Attributes:
-        min_chats: a cycle is due from so many new chats on; whoever starts cycles asks (`enhance` takes any number).
         max_size: samples for training at most; the lowest scores leave first.
         threshold: the least score of a sample, 0 .. 10.
         variations_per_sample: made of a new sample at most.
         held_out_share: of the new samples, for evaluation; and of `max_size` altogether.
-        significant_share: samples changed, as a share of those before, from which training again is worth it.
-        significant_samples: the same as a number; the lower of both holds.
         seed: decides what is held out, and which variations are made.
     """
 
-    min_chats: int = 20
     max_size: int = 5000
     threshold: float = 5.0
     variations_per_sample: int = 2
     held_out_share: float = 0.1
-    significant_share: float = 0.01
-    significant_samples: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
         bounds: dict[str, tuple[float, float]] = {
-            "min_chats": (1, 1_000), "max_size": (2, 1_000_000), "threshold": (0, MAX_SCORE),
-            "variations_per_sample": (0, 20), "held_out_share": (0, 0.5), "significant_share": (0, 1),
-            "significant_samples": (1, 1_000_000), "seed": (0, 2**63 - 1),
+            "max_size": (2, 1_000_000), "threshold": (0, MAX_SCORE), "variations_per_sample": (0, 20),
+            "held_out_share": (0, 0.5), "seed": (0, 2**63 - 1),
         }  # fmt: skip
         for name, (least, most) in bounds.items():
             value = getattr(self, name)
@@ -77,7 +70,6 @@ class Enhancement:
         refused: chats by the reason why they were not taken.
         left: samples that gave way because there were more than `max_size`.
         newly_held_out: of the good ones, how many went to evaluation.
-        changed: how many samples for training are new, or are gone, whichever is more.
     """
 
     train: tuple[Sample, ...]
@@ -90,7 +82,6 @@ class Enhancement:
     refused: dict[str, int]
     left: int
     newly_held_out: int
-    changed: int
     settings: LearnSettings = field(default_factory=LearnSettings)
 
     @property
@@ -103,12 +94,6 @@ class Enhancement:
         if self.original_size == 0:
             return 100.0 if self.growth else 0.0
         return 100 * self.growth / self.original_size
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether so much has changed that training again is worth it."""
-        share = self.settings.significant_share * self.original_size
-        return self.changed >= max(1, min(self.settings.significant_samples, share))
 
 
 def enhance(
@@ -136,12 +121,10 @@ def enhance(
     variations = distinct(made, beside=remaining, apart_from=evaluated)
     ranked = sorted([*remaining, *variations], key=order)
     final = tuple(ranked[: settings.max_size])
-    after = {sample.key for sample in final}
     return Enhancement(
         train=final, held_out=evaluated, original_size=len(train), final_size=len(final), good=len(good),
         variations=len(variations), duplicates=len(train) + len(good) - len(kept), refused=refused,
-        left=len(ranked) - len(final), newly_held_out=len(chosen),
-        changed=max(len(after - trained_on), len(trained_on - after)), settings=settings,
+        left=len(ranked) - len(final), newly_held_out=len(chosen), settings=settings,
     )  # fmt: skip
 
 

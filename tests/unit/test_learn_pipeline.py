@@ -22,7 +22,7 @@ CHATS = [
     Chat(str(number), example["question"], example["answer"], example["language"], 0, "m", float(number))
     for number, example in enumerate(EXAMPLES)
 ]
-SMALL = LearnSettings(min_chats=1, max_size=30, held_out_share=0.2)
+SMALL = LearnSettings(max_size=30, held_out_share=0.2)
 
 
 def near(first: Sample, second: Sample) -> bool:
@@ -80,8 +80,7 @@ def test_a_cycle_without_news_changes_nothing():
     again = enhance(CHATS, first.train, first.held_out, LearnSettings())
     assert set(again.train) == set(first.train)
     assert again.held_out == first.held_out
-    assert (again.changed, again.is_significant, again.growth) == (0, False, 0)
-    assert first.is_significant
+    assert again.growth == 0
 
 
 def test_the_better_scored_of_two_near_ones_stays_and_its_reason_does_not_matter():
@@ -139,7 +138,7 @@ def test_the_lowest_scores_leave_first():
              for letter, score in zip("abcdef", (5, 9, 7, 8, 6, 10), strict=True)]  # fmt: skip
     result = enhance([], train, (), LearnSettings(max_size=3))
     assert [sample.score for sample in result.train] == [10, 9, 8]
-    assert (result.left, result.changed, result.growth, result.growth_percent) == (3, 3, -3, -50.0)
+    assert (result.left, result.growth, result.growth_percent) == (3, -3, -50.0)
 
 
 def test_a_variation_never_outlives_its_parent():
@@ -167,19 +166,9 @@ def test_perplexity_is_asked_for_and_can_refuse():
 
 
 @pytest.mark.parametrize(
-    ("original", "changed", "significant"),
-    [(0, 0, False), (0, 1, True), (100, 0, False), (100, 1, True), (2000, 19, False), (2000, 20, True),
-     (9000, 49, False), (9000, 50, True)],
-)  # fmt: skip
-def test_a_change_is_significant_from_a_share_or_a_number_on(original: int, changed: int, significant: bool):
-    result = Enhancement((), (), original, original, 0, 0, 0, {}, 0, 0, changed)
-    assert result.is_significant is significant
-
-
-@pytest.mark.parametrize(
     ("field", "value"),
-    [("min_chats", 0), ("max_size", 1), ("threshold", 10.5), ("threshold", float("nan")), ("held_out_share", 0.6),
-     ("variations_per_sample", -1), ("significant_samples", 0), ("seed", -1), ("max_size", True)],
+    [("max_size", 1), ("threshold", 10.5), ("threshold", float("nan")), ("held_out_share", 0.6),
+     ("variations_per_sample", -1), ("seed", -1), ("max_size", True)],
 )  # fmt: skip
 def test_settings_out_of_bounds_are_refused_by_name(field: str, value: Any):
     with pytest.raises(ConfigError) as caught:

@@ -24,7 +24,7 @@ STEP = st.sampled_from(["write", "switch", "prune", "leave", "clean"])
 
 
 def enhancement(train: tuple[Sample, ...] = TRAINED, held_out: tuple[Sample, ...] = HELD_OUT) -> Enhancement:
-    return Enhancement(train, held_out, 0, len(train), len(train), 0, 0, {}, 0, len(held_out), len(train))
+    return Enhancement(train, held_out, 0, len(train), len(train), 0, 0, {}, 0, len(held_out))
 
 
 def versions_in(folder: Path) -> DatasetVersions:
