@@ -13,13 +13,8 @@ import pytest
 
 from cotrain.membership.document import certificate_of, read_membership
 from cotrain.protocol import Goodbye, StatusMessage
-from tests.integration.node_fixtures import (
-    SESSION,
-    AgentProcess,
-    SmallCoordinator,
-    running_coordinator,
-    until,
-)
+from tests.integration.agent_process import AgentProcess
+from tests.integration.node_fixtures import SESSION, SmallCoordinator, running_coordinator, until
 from tests.system import assert_gone
 
 

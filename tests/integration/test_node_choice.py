@@ -13,6 +13,7 @@ from node.choice import REFUSALS, TurnedAwayError, take_part_in_best
 from node.client import CoordinatorClient
 from node.offers import NothingOpenError
 from node.registration import Applicant, register
+from tests.integration.agent_process import AgentProcess
 from tests.integration.coordinator_fixtures import (
     Client,
     coordinator_client,
@@ -21,7 +22,7 @@ from tests.integration.coordinator_fixtures import (
     settings_for,
     waiting_session,
 )
-from tests.integration.node_fixtures import AgentProcess, make_peer
+from tests.integration.node_fixtures import make_peer
 from tests.integration.test_node_agent import cotrain
 from tests.integration.test_node_doctor import base_of, free_port
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from node.options import NODE_FILE
-from tests.integration.node_fixtures import AgentProcess, running_coordinator, until
+from tests.integration.agent_process import AgentProcess
+from tests.integration.node_fixtures import running_coordinator, until
 from tests.integration.test_node_agent import cotrain
 
 

@@ -30,6 +30,7 @@ from node.checks import Check, exit_code
 from node.doctor import ORDER, Doctor, DoctorOptions, examine
 from node.lock import AGENT_FILE, AgentRecord
 from node.preflight import look_at_clock
+from tests.integration.agent_process import AgentProcess
 from tests.integration.coordinator_fixtures import (
     Client,
     coordinator_for_nodes,
@@ -38,7 +39,7 @@ from tests.integration.coordinator_fixtures import (
     services,
     waiting_session,
 )
-from tests.integration.node_fixtures import AgentProcess, running_coordinator
+from tests.integration.node_fixtures import running_coordinator
 
 
 @pytest.fixture

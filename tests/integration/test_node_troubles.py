@@ -19,6 +19,7 @@ import psutil
 import pytest
 from aiohttp import web
 
+from tests.integration.agent_process import AgentProcess
 from tests.integration.coordinator_fixtures import (
     Client,
     coordinator_client,
@@ -28,7 +29,7 @@ from tests.integration.coordinator_fixtures import (
     waiting_session,
 )
 from tests.integration.coordinator_fixtures import until as until_there
-from tests.integration.node_fixtures import AgentProcess, running_coordinator, until
+from tests.integration.node_fixtures import running_coordinator, until
 from tests.integration.test_node_doctor import base_of, free_port
 from tests.unit.test_coordinator_operations import make_certificate
 

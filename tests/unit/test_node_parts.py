@@ -1,4 +1,4 @@
-"""The node's pure parts: addresses, back-off, exit codes, wishes, display, lock."""
+"""The node's pure parts: addresses, exit codes, wishes, display, lock."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cotrain.answers import error_from_problem
-from cotrain.backoff import Backoff
 from cotrain.display import (
     JsonDisplay,
     LiveDisplay,
@@ -30,10 +28,8 @@ from cotrain.display import (
 from cotrain.errors import (
     ConfigError,
     ConflictError,
-    CotrainError,
     InvalidRequestError,
     NotFoundError,
-    UnreachableError,
 )
 from cotrain.figures import Figures
 from cotrain.paths import CONTROL_FILE
@@ -141,34 +137,9 @@ def test_any_text_is_a_session_url_or_a_config_error(url: str) -> None:
     assert session
 
 
-@pytest.mark.parametrize(
-    ("status", "problem", "kind"),
-    [
-        (409, {"code": "conflict", "detail": "over"}, ConflictError),
-        (422, {"code": "invalid-request", "detail": "bad"}, InvalidRequestError),
-        (404, {}, NotFoundError),
-        (502, {}, UnreachableError),
-        (500, {"code": "something new"}, CotrainError),
-    ],
-)
-def test_problem_maps_to_an_error(status: int, problem: dict[str, str], kind: type[CotrainError]) -> None:
-    error = error_from_problem(status, problem, url="http://x")
-    assert type(error) is kind
-    assert error.message == problem.get("detail", f"the coordinator answered {status}")
-
-
 def test_version_mismatch_names_the_older_side() -> None:
     assert "run here: pip install --upgrade" in version_mismatch(99).hint
     assert "on the coordinator" in version_mismatch(0).hint
-
-
-# ---------------------------------------------------------------------------------------------- back-off
-@given(st.integers(0, 10_000))
-def test_backoff_rises_to_its_bound(attempt: int) -> None:
-    backoff = Backoff(first_s=0.5, most_s=30.0, jitter=0.25)
-    low, high = backoff.bounds_s(attempt)
-    assert 0 < low <= backoff.delay_s(attempt) <= high <= 30.0 * 1.25
-    assert backoff.bounds_s(attempt + 1)[0] >= low
 
 
 # ---------------------------------------------------------------------------------------------- supervisor
