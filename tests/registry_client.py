@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cotrain.chain.registry import artifact
 from tests.evm import EvmNode
 from tests.evm_chain import GWEI
+from tests.evm_contracts import GAS_LIMIT, deploy, transact
 
 # what is above keeps the recursion limit as it is
 # isort: split
@@ -16,8 +17,6 @@ from web3.exceptions import ContractCustomError
 
 if TYPE_CHECKING:
     from eth_account.signers.local import LocalAccount
-
-GAS_LIMIT = 1_000_000
 
 
 class RevertedError(Exception):
@@ -39,10 +38,7 @@ class RegistryClient:
     @classmethod
     def deploy(cls, node: EvmNode) -> tuple[RegistryClient, int]:
         """A new registry, and the gas that it took."""
-        web3 = Web3(Web3.HTTPProvider(node.url))
-        compiled = artifact()
-        factory = web3.eth.contract(abi=compiled["abi"], bytecode=compiled["bytecode"])
-        receipt = _transact(web3, node.accounts[0], factory.constructor())
+        receipt = deploy(node, artifact())
         return cls(node, receipt["contractAddress"]), receipt["gasUsed"]
 
     def open(self, by: LocalAccount, session: bytes, config_hash: bytes) -> Any:
@@ -54,7 +50,7 @@ class RegistryClient:
     ) -> Any:
         """The receipt of `closeSession`. Raises RevertedError, unless it is sent without having been tried."""
         called = self.contract.functions.closeSession(session, digest, root, total)
-        return self._send(by, called) if asked_first else _transact(self.web3, by, called)
+        return self._send(by, called) if asked_first else transact(self.web3, by, called)
 
     def pay(self, by: LocalAccount, *, value_wei: int) -> Any:
         """The receipt of money that is sent to the contract."""
@@ -80,7 +76,7 @@ class RegistryClient:
             called.call({"from": by.address})
         except ContractCustomError as error:
             raise RevertedError(_error_names()[str(error.data)[2:10]]) from error
-        return _transact(self.web3, by, called)
+        return transact(self.web3, by, called)
 
 
 def _error_names() -> dict[str, str]:
@@ -88,12 +84,3 @@ def _error_names() -> dict[str, str]:
     errors = [one for one in artifact()["abi"] if one["type"] == "error"]
     named = {one["name"]: f"{one['name']}({','.join(each['type'] for each in one['inputs'])})" for one in errors}
     return {Web3.keccak(text=signature)[:4].hex(): name for name, signature in named.items()}
-
-
-def _transact(web3: Web3, by: LocalAccount, called: Any) -> Any:
-    """The receipt of a transaction that was mined at once, whether or not it was reverted."""
-    unsigned = called.build_transaction(
-        {"from": by.address, "nonce": web3.eth.get_transaction_count(by.address), "gas": GAS_LIMIT}
-    )
-    sent = web3.eth.send_raw_transaction(by.sign_transaction(unsigned).raw_transaction)
-    return web3.eth.get_transaction_receipt(sent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from coordinator.auth.contract_wallets import ContractWalletError, ContractWalle
 from coordinator.config import CoordinatorConfig, SignInSection
 from cotrain.identity.account import Account
 from cotrain.identity.ethereum import encode_defunct
+from tests.evm import EvmNode
 from tests.integration.coordinator_fixtures import (
     AUTH,
     STRANGER,
@@ -29,7 +30,7 @@ from tests.integration.coordinator_fixtures import (
     signature_of,
     until,
 )
-from tests.integration.evm_fixtures import Answer, Chain, rpc_response, rpc_server
+from tests.integration.evm_fixtures import Answer, deploy_wallet, rpc_response, rpc_server
 
 MAGIC = bytes.fromhex("1626ba7e")
 YES = MAGIC.ljust(32, b"\0")
@@ -37,17 +38,17 @@ CONTRACT = "0x" + "42" * 20
 
 
 @pytest.fixture(scope="module")
-def chain() -> Chain:
-    return Chain()
+def honest() -> Iterator[EvmNode]:
+    with EvmNode() as node:
+        yield node
 
 
 @asynccontextmanager
-async def coordinator_on(root: Path, answer: Answer, chain: str) -> AsyncIterator[Client]:
-    """A coordinator that asks a node which answers like this about contracts of this chain."""
-    async with rpc_server(answer) as url:
-        sign_in = SignInSection(chains=("eip155:1", chain), rpc_urls={chain: url})
-        async with coordinator_client(settings_for(root, config=CoordinatorConfig(sign_in=sign_in))) as client:
-            yield client
+async def coordinator_on(root: Path, url: str, chain: str) -> AsyncIterator[Client]:
+    """A coordinator that asks the node at this URL about contracts of this chain."""
+    sign_in = SignInSection(chains=("eip155:1", chain), rpc_urls={chain: url})
+    async with coordinator_client(settings_for(root, config=CoordinatorConfig(sign_in=sign_in))) as client:
+        yield client
 
 
 async def log_in(client: Client, address: str, chain: str, signature: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -72,36 +73,36 @@ async def expect_refused(client: Client, address: str, chain: str, signature: st
 
 
 # ------------------------------------------------------------------------------------------------- on the EVM
-async def test_a_contract_wallet_signs_in_by_its_owners_key(chain: Chain, tmp_path: Path) -> None:
-    address = chain.deploy("OwnedWallet", WALLET.address)
-    async with coordinator_on(tmp_path, chain.answer, chain.name) as client:
-        status, answer = await log_in(client, address, chain.name)
-        assert (status, answer["account"]) == (200, f"{chain.name}:{address}")
-        challenge = await ask_challenge(client, address, chain.name)
-        await expect_refused(client, address, chain.name, signature_of(STRANGER, challenge["message"]))
-        await expect_refused(client, address, chain.name, signature_of(WALLET, "another text"))
-        await expect_refused(client, address, chain.name, "0x")
-        await expect_refused(client, address, chain.name, "0xnonsense")
+async def test_a_contract_wallet_signs_in_by_its_owners_key(honest: EvmNode, tmp_path: Path) -> None:
+    address = deploy_wallet(honest, "OwnedWallet", WALLET.address)
+    async with coordinator_on(tmp_path, honest.url, honest.chain) as client:
+        status, answer = await log_in(client, address, honest.chain)
+        assert (status, answer["account"]) == (200, f"{honest.chain}:{address}")
+        challenge = await ask_challenge(client, address, honest.chain)
+        await expect_refused(client, address, honest.chain, signature_of(STRANGER, challenge["message"]))
+        await expect_refused(client, address, honest.chain, signature_of(WALLET, "another text"))
+        await expect_refused(client, address, honest.chain, "0x")
+        await expect_refused(client, address, honest.chain, "0xnonsense")
 
 
-async def test_an_ordinary_wallet_needs_no_node(chain: Chain, tmp_path: Path) -> None:
-    chain.calls.clear()
-    async with coordinator_on(tmp_path, chain.answer, chain.name) as client:
-        assert (await log_in(client, WALLET.address, chain.name))[0] == 200
-    assert chain.calls == []
+async def test_an_ordinary_wallet_needs_no_node(honest: EvmNode, tmp_path: Path) -> None:
+    honest.calls.clear()
+    async with coordinator_on(tmp_path, honest.url, honest.chain) as client:
+        assert (await log_in(client, WALLET.address, honest.chain))[0] == 200
+    assert honest.calls == []
 
 
-async def test_an_address_without_code_is_no_contract_wallet(chain: Chain, tmp_path: Path) -> None:
-    chain.calls.clear()
-    async with coordinator_on(tmp_path, chain.answer, chain.name) as client:
-        await expect_refused(client, STRANGER.address, chain.name)
-    assert chain.calls == ["eth_chainId", "eth_getCode"]
+async def test_an_address_without_code_is_no_contract_wallet(honest: EvmNode, tmp_path: Path) -> None:
+    honest.calls.clear()
+    async with coordinator_on(tmp_path, honest.url, honest.chain) as client:
+        await expect_refused(client, STRANGER.address, honest.chain)
+    assert honest.calls == ["eth_chainId", "eth_getCode"]
 
 
-async def test_a_contract_that_reverts(chain: Chain, tmp_path: Path) -> None:
-    address = chain.deploy("RevertingWallet")
-    async with coordinator_on(tmp_path, chain.answer, chain.name) as client:
-        await expect_refused(client, address, chain.name)
+async def test_a_contract_that_reverts(honest: EvmNode, tmp_path: Path) -> None:
+    address = deploy_wallet(honest, "RevertingWallet")
+    async with coordinator_on(tmp_path, honest.url, honest.chain) as client:
+        await expect_refused(client, address, honest.chain)
 
 
 @pytest.mark.parametrize(
@@ -112,33 +113,30 @@ async def test_a_contract_that_reverts(chain: Chain, tmp_path: Path) -> None:
     ],
     ids=lambda said: said.hex()[:72] or "nothing",
 )  # fmt: skip
-async def test_a_contract_that_answers_anything_but_yes(chain: Chain, said: bytes) -> None:
-    address = chain.deploy("EchoingWallet", said)
-    async with rpc_server(chain.answer) as url:
-        wallets = ContractWallets({chain.name: url})
-        with pytest.raises(ContractWalletError, match="does not say"):
-            await wallets.verify(Account.of(chain.name, address), "text", "0x12")
-        await wallets.close()
+async def test_a_contract_that_answers_anything_but_yes(honest: EvmNode, said: bytes) -> None:
+    address = deploy_wallet(honest, "EchoingWallet", said)
+    wallets = ContractWallets({honest.chain: honest.url})
+    with pytest.raises(ContractWalletError, match="does not say"):
+        await wallets.verify(Account.of(honest.chain, address), "text", "0x12")
+    await wallets.close()
 
 
-async def test_the_answer_yes_is_yes(chain: Chain) -> None:
-    address = chain.deploy("EchoingWallet", YES)
-    async with rpc_server(chain.answer) as url:
-        wallets = ContractWallets({chain.name: url})
-        await wallets.verify(Account.of(chain.name, address), "text", "0x")
-        await wallets.close()
+async def test_the_answer_yes_is_yes(honest: EvmNode) -> None:
+    address = deploy_wallet(honest, "EchoingWallet", YES)
+    wallets = ContractWallets({honest.chain: honest.url})
+    await wallets.verify(Account.of(honest.chain, address), "text", "0x")
+    await wallets.close()
 
 
-async def test_what_is_asked_is_the_personal_message_hash(chain: Chain) -> None:
-    address = chain.deploy("OwnedWallet", WALLET.address)
-    account = Account.of(chain.name, address)
-    async with rpc_server(chain.answer) as url:
-        wallets = ContractWallets({chain.name: url})
-        signature = WALLET.sign_message(encode_defunct(text="متن")).signature.to_0x_hex()
-        await wallets.verify(account, "متن", signature)
-        with pytest.raises(ContractWalletError):
-            await wallets.verify(account, "text", signature)
-        await wallets.close()
+async def test_what_is_asked_is_the_personal_message_hash(honest: EvmNode) -> None:
+    address = deploy_wallet(honest, "OwnedWallet", WALLET.address)
+    account = Account.of(honest.chain, address)
+    wallets = ContractWallets({honest.chain: honest.url})
+    signature = WALLET.sign_message(encode_defunct(text="متن")).signature.to_0x_hex()
+    await wallets.verify(account, "متن", signature)
+    with pytest.raises(ContractWalletError):
+        await wallets.verify(account, "text", signature)
+    await wallets.close()
 
 
 # ------------------------------------------------------------------------------------------------- nodes
@@ -153,13 +151,13 @@ def node(**results: Any) -> Answer:
 
 
 async def test_this_node_would_let_anybody_in_were_it_believed(tmp_path: Path) -> None:
-    async with coordinator_on(tmp_path, node(), "eip155:1") as client:
+    async with rpc_server(node()) as url, coordinator_on(tmp_path, url, "eip155:1") as client:
         assert (await log_in(client, CONTRACT, "eip155:1"))[0] == 200
 
 
 @pytest.mark.parametrize("chain_id", ["0x2", "0x0", "0x10000000001", "0x", "nonsense", None, 1.5, -1, {}, []])
 async def test_rpc_that_lies_about_the_chain_id(tmp_path: Path, chain_id: Any) -> None:
-    async with coordinator_on(tmp_path, node(eth_chainId=chain_id), "eip155:1") as client:
+    async with rpc_server(node(eth_chainId=chain_id)) as url, coordinator_on(tmp_path, url, "eip155:1") as client:
         await expect_refused(client, CONTRACT, "eip155:1")
 
 
@@ -218,7 +216,7 @@ async def test_rpc_that_hangs(tmp_path: Path, method: str) -> None:
             await release.wait()
         return await usual(call)
 
-    async with coordinator_on(tmp_path, answer, "eip155:1") as client:
+    async with rpc_server(answer) as url, coordinator_on(tmp_path, url, "eip155:1") as client:
         started = time.monotonic()
         await expect_refused(client, CONTRACT, "eip155:1")
         took_s = time.monotonic() - started
