@@ -61,6 +61,14 @@ async def log_chats(client: Client, model: str, chats: list[tuple[str, str]]) ->
         await services(client).chat_log.add(Exchange(question, answer, consent="request", model=model, version=1))
 
 
+async def ended_cycle(client: Client, model: str) -> str:
+    """The id of a cycle of this model, which is over."""
+    cycles = services(client).learning.cycles
+    begun = await cycles.begin(model, "hand", base_version=1, chats_until=0)
+    await cycles.advance(begun, stage="ended", outcome="kept")
+    return begun.id
+
+
 async def test_without_a_model_nothing_learns(tmp_path: Path) -> None:
     config = CoordinatorConfig(sign_in=SignInSection(operators=(OPERATOR,)))
     async with coordinator_client(settings_for(tmp_path, config=config)) as client:
@@ -161,3 +169,24 @@ async def test_strangers_hear_nothing_of_what_a_private_model_learns(tmp_path: P
         with anonymous(client):
             found = await get_json(client, LEARNING)
         assert (found["model"], found["chats"], found["last"]) == (None, 0, None)
+
+
+async def test_the_log_tells_of_the_model_that_learns_now_alone(tmp_path: Path, exported: Path) -> None:
+    async with coordinator_for_nodes(tmp_path) as before:
+        earlier = await finished_session(before, tmp_path, exported, name="One", data={"seqLength": 32})
+        model = await finished_session(
+            before, tmp_path, exported, name="Two", visibility="private", data={"seqLength": 32}
+        )
+    async with coordinator_client(settings_for(tmp_path, config=config_for(model))) as client:
+        first, _, second, _ = [await ended_cycle(client, one) for one in (model, earlier, model, earlier)]
+        log = await get_json(client, f"{LEARNING}/log")
+        assert ([one["id"] for one in log["items"]], log["nextCursor"]) == ([second, first], None)
+        newest = await get_json(client, f"{LEARNING}/log?limit=1")
+        rest = await get_json(client, f"{LEARNING}/log?limit=1&cursor={newest['nextCursor']}")
+        assert [one["id"] for one in newest["items"] + rest["items"]] == [second, first]
+        assert rest["nextCursor"] is None
+        assert (await get_json(client, LEARNING))["last"]["id"] == second
+        with anonymous(client):
+            assert await get_json(client, f"{LEARNING}/log") == {"items": [], "nextCursor": None}
+        with acting_as(client, await sign_in(client, STRANGER)):
+            assert await get_json(client, f"{LEARNING}/log") == {"items": [], "nextCursor": None}
