@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from coordinator.auth.limits import Limits
 from coordinator.idempotency import Keep, keep_nothing
 from coordinator.models import CatalogEntryRow
-from coordinator.session_paths import inside, is_hidden, refused_as
+from coordinator.session_paths import inside, is_hidden, is_withheld, refused_as
 from coordinator.store import Store
 from cotrain.catalog import (
     Catalog,
@@ -216,7 +216,8 @@ class CatalogEntries:
         with refused_as("path", kind.folder):
             target = inside(folder, request.path, field="path")
             there = target.is_dir() if kind.name == "model" else target.exists()
-        if not there or target == folder.resolve() or is_hidden(target, hidden):
+            withheld = is_hidden(target, hidden) if kind.name == "model" else is_withheld(target, self._shared, hidden)
+        if not there or target == folder.resolve() or withheld:
             raise InvalidRequestError(
                 f"there is no such {'folder' if kind.name == 'model' else 'file or folder'}", field="path",
                 hint=f"put it into the coordinator's {kind.folder} first, and name it relative to that folder",

@@ -14,7 +14,7 @@ from coordinator.model_rows import ModelJobRow, ModelVersionRow
 from coordinator.model_views import AskedEvaluationView
 from coordinator.registry import Registry
 from coordinator.saves import OPEN
-from coordinator.session_paths import inside, refused_as
+from coordinator.session_paths import check_data_path
 from coordinator.settings import Settings
 from coordinator.store import Store
 from coordinator.views import iso_time
@@ -47,8 +47,8 @@ class Evaluations:
         a path that leads out of the coordinator's datasets.
         """
         if wanted.data_path is not None:
-            with refused_as("dataPath", "datasets"):
-                inside(self._settings.shared.datasets, wanted.data_path, field="dataPath").exists()
+            hidden = await self._registry.hidden_folders(seen)
+            check_data_path(wanted.data_path, self._settings.shared, hidden, field="dataPath")
         dataset = None if wanted.dataset is None else (await self._dataset(wanted.dataset)).id
         version = await self._registry.version(model, wanted.version or (await self._newest(model, seen)), seen)
         if not version.available:

@@ -30,7 +30,7 @@ class Surroundings:
     Attributes:
         catalog: the entries that the request may name.
         known_nodes: memory of the nodes that have been here, bytes.
-        hidden: folders of models that are not there for this caller.
+        hidden: folders of models and data that are not there for this caller.
     """
 
     shared: SharedPaths

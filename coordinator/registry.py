@@ -210,10 +210,13 @@ class Registry:
         return version_view(row), self._shared.root / row.path
 
     async def hidden_folders(self, seen: ColumnElement[bool]) -> frozenset[Path]:
-        """Absolute paths of the files of versions that are not seen."""
-        query = select(ModelVersionRow.path).where(ModelVersionRow.path != "", not_(seen))
+        """Absolute paths of the files of versions that are not seen, and of what became of chats with their models."""
+        query = select(ModelVersionRow.model_id, ModelVersionRow.path).where(not_(seen))
         async with self._store.read() as rows:
-            return frozenset((self._shared.root / path).resolve() for path in await rows.scalars(query))
+            found = [(model, path) for model, path in await rows.execute(query)]
+        files = {self._shared.root / path for _, path in found if path}
+        data = {self._shared.learned_dataset(model) for model, _ in found}
+        return frozenset(folder.resolve() for folder in files | data)
 
     async def pin(self, name: str, number: int, seen: ColumnElement[bool], *, pinned: bool) -> VersionView:
         """Say whether the files of a version stay. Raises NotFoundError, or ConflictError if they are gone."""

@@ -59,13 +59,40 @@ def check_names(config: RunConfig, shared: SharedPaths, catalog: Catalog, hidden
         with refused_as(request_field(key), "models"):
             if name is not None:
                 _model(models, name, catalog.models, field=key, hidden=hidden)
-    with refused_as(request_field("data.data_path"), "datasets"):
-        if data.data_path is not None:
-            # it may come later, but must be a path that can be looked for
-            inside(shared.datasets, data.data_path, field="data.data_path").exists()
+    if data.data_path is not None:
+        check_data_path(data.data_path, shared, hidden, field=request_field("data.data_path"))
     with refused_as(request_field("data.dataset"), "datasets"):
         if data.dataset is not None:
             resolve_dataset(data.dataset, catalog.datasets)
+
+
+def check_data_path(path: str, shared: SharedPaths, hidden: Collection[Path], *, field: str) -> None:
+    """Whether a request may name this path for its data. It may come later, unless it is one that cotrain fills.
+
+    Args:
+        hidden: folders that are not there for whoever asks (`Registry.hidden_folders`).
+
+    Raises InvalidRequestError that names the request's field.
+    """
+    with refused_as(field, "datasets"):
+        target = inside(shared.datasets, path, field=field)
+        if is_withheld(target, shared, hidden):
+            raise NotFoundError(
+                f"there is no data {path}", field=field, hint="name a file or folder in the coordinator's datasets"
+            )
+
+
+def is_withheld(target: Path, shared: SharedPaths, hidden: Collection[Path]) -> bool:
+    """Whether an absolute path in `datasets` leads to what became of chats, and is not there for whoever asks.
+
+    Nor is a folder that holds the data of all models, for some are private, or will be. Raises OSError for a path that
+    cannot be looked for.
+    """
+    learned = shared.learned_datasets.resolve()
+    is_there = target.exists()
+    if target.is_relative_to(learned):
+        return target == learned or not is_there or is_hidden(target, hidden)
+    return learned.is_relative_to(target)
 
 
 @contextlib.contextmanager

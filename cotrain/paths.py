@@ -83,9 +83,14 @@ class SharedPaths:
     def dataset_splits(self) -> Path:
         return self.datasets / "splits"
 
+    @property
+    def learned_datasets(self) -> Path:
+        """What chats have become, a folder for each model."""
+        return self.datasets / "learned"
+
     def learned_dataset(self, model: str) -> Path:
         """Versions of the data that chats with a model have made."""
-        return self.datasets / "learned" / model
+        return self.learned_datasets / model
 
     @property
     def enhancement_log(self) -> Path:

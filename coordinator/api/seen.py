@@ -31,7 +31,7 @@ async def versions_seen(request: web.Request) -> ColumnElement[bool]:
 
 
 async def hidden_folders(request: web.Request) -> frozenset[Path]:
-    """Where the files of those versions lie that are not there for whoever asks."""
+    """Where the files and the data of those versions lie that are not there for whoever asks."""
     return await request.app[COORDINATOR].registry.hidden_folders(await versions_seen(request))
 
 

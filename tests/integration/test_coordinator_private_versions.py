@@ -129,3 +129,40 @@ async def test_strangers_start_nothing_from_what_a_private_session_made(
             problem = await post_json(client, f"{CATALOG}/models", entry(source), status=422)
             assert (problem["field"], problem["detail"]) == (nowhere["field"], nowhere["detail"])
     await post_json(client, SESSIONS, wanted(sources[0]), status=201)
+
+
+@BOTH
+async def test_strangers_train_on_nothing_that_became_of_chats_with_a_private_model(
+    client: Client, tmp_path: Path, exported: Path
+) -> None:
+    hidden = await finished_session(client, tmp_path, exported, visibility="private")
+    public = await finished_session(client, tmp_path, exported, name="Songs")
+    datasets = tmp_path / "datasets"
+    for model in (hidden, public):
+        version = datasets / "learned" / model / "v000001"
+        version.mkdir(parents=True)
+        (version / "train.jsonl").write_text('{"text": "what somebody has said"}')
+    (datasets / "away").symlink_to(datasets / "learned" / hidden)
+
+    def wanted(path: str) -> dict[str, Any]:
+        return {"name": "a copy", "data": {"dataPath": path}}
+
+    async def refused(path: str) -> None:
+        for where in (SESSIONS, "/api/v1/configs/preview"):
+            problem = await post_json(client, where, wanted(path), status=422)
+            assert (problem["field"], problem["detail"]) == ("data.dataPath", f"there is no data {path}")
+        job = await post_json(client, f"{MODELS}/Songs/evaluate", {"dataPath": path}, status=422)
+        assert (job["field"], job["detail"]) == ("dataPath", f"there is no data {path}")
+        entry = {"id": "mine", "name": "Mine", "task": "causal-lm", "path": path}
+        problem = await post_json(client, f"{CATALOG}/datasets", entry, status=422)
+        assert (problem["field"], problem["detail"]) == ("path", "there is no such file or folder")
+
+    everybodys = [".", "learned", "learned/nobody", "learned/../learned"]
+    for path in everybodys:
+        await refused(path)
+    await post_json(client, SESSIONS, wanted(f"learned/{hidden}/v000001"), status=201)
+    with acting_as(client, await sign_in(client, STRANGER)):
+        for path in [*everybodys, f"learned/{hidden}", f"learned/{hidden}/v000001/train.jsonl", "away", "away/v000001"]:
+            await refused(path)
+        await post_json(client, SESSIONS, wanted(f"learned/{public}/v000001"), status=201)
+        await post_json(client, SESSIONS, wanted("comes/later"), status=201)
