@@ -158,6 +158,9 @@ class LearningSection(Section):
     """Samples in the data; beyond that the lowest scores leave."""
     threshold: Annotated[float, Field(ge=0, le=10)] = 5.0
     """Score, 0 to 10, that a chat must have to be taken."""
+    perplexity: bool = False
+    """Whether the version that is served judges, too: an answer that it finds absurd loses up to two points. Loads the
+    model, which then computes for each answer."""
     variations_per_sample: Annotated[int, Field(ge=0, le=10)] = 2
     """That are made of a chat at most."""
     held_out_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1

@@ -12,24 +12,27 @@ from coordinator.learning.views import CycleFigures
 from cotrain.errors import ConfigError
 from cotrain.learn.language import Language
 from cotrain.learn.pipeline import Enhancement, LearnSettings, enhance
+from cotrain.learn.quality import Perplexity
 from cotrain.learn.samples import Chat
 from cotrain.learn.versions import DatasetVersions, Version
 from cotrain.paths import SharedPaths
 
 
 def make_version(
-    versions: DatasetVersions, cycle: str, logged: Sequence[LoggedChat], settings: LearningSection
-) -> tuple[int, CycleFigures]:
+    versions: DatasetVersions, cycle: str, logged: Sequence[LoggedChat], settings: LearningSection,
+    perplexity: Perplexity | None = None,
+) -> tuple[int, CycleFigures]:  # fmt: skip
     """The version of the data that a cycle makes of these chats: written if it is not there; and what became of them.
 
-    The version is not the current one yet. Raises OSError.
+    The version is not the current one yet. Raises OSError, and what `perplexity` raises.
     """
     versions.remove_unfinished()
     made = versions.of_cycle(cycle)
     if made is None:
         current = versions.current()
         train, held_out = versions.read(current) if current is not None else ((), ())
-        found = enhance([_chat(one) for one in logged], train, held_out, learn_settings(settings))
+        chats = [_chat(one) for one in logged]
+        found = enhance(chats, train, held_out, learn_settings(settings), perplexity=perplexity)
         figures = figures_of(found, len(logged))
         base = None if current is None else current.number
         made = versions.write(found, cycle=cycle, base=base, facts=figures.model_dump(by_alias=True))

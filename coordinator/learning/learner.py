@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from coordinator.chat_log import ChatLog
@@ -14,6 +15,7 @@ from coordinator.learning.api import OwnApi
 from coordinator.learning.cycles import Cycles, advance
 from coordinator.learning.data import data_path, make_version, tokens_of, untrained_samples
 from coordinator.learning.decide import HELD_OUT_BATCHES, is_significant, sequence_length, session_request, verdict
+from coordinator.learning.likelihood import served_perplexity
 from coordinator.learning.rows import LearningCycleRow, Stage, Trigger
 from coordinator.learning.student import Student
 from coordinator.learning.views import CycleView, cycle_view
@@ -101,7 +103,12 @@ class Learner:
         logged = await self._chats.oldest(MOST_CHATS, model=cycle.model_id)
         chats = [chat for chat in logged if chat.position <= cycle.chats_until]
         self._say(f"cycle {cycle.id}: {len(chats)} chats")
-        number, figures = await asyncio.to_thread(make_version, self._versions, cycle.id, chats, self._settings)
+        base = await self._base(cycle) if self._settings.perplexity else None
+        judge = nullcontext() if base is None else served_perplexity(self._shared.root / base.path)
+        with judge as perplexity:
+            number, figures = await asyncio.to_thread(
+                make_version, self._versions, cycle.id, chats, self._settings, perplexity
+            )
         return await self._cycles.advance(
             cycle, stage="switching", dataset_version=number, figures=figures.model_dump(by_alias=True)
         )

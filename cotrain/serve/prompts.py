@@ -35,7 +35,7 @@ def prompt_of(request: ChatRequest, loaded: LoadedModel) -> Prompt:
     Raises ContextFullError if it leaves no room for an answer, InvalidRequestError if the model's template refuses it.
     """
     templated = loaded.tokenizer.chat_template is not None
-    tokens = _by_template(request.messages, loaded) if templated else _in_plain_form(request.messages, loaded)
+    tokens = conversation_tokens([(_role(message), message.text) for message in request.messages], loaded)
     room = loaded.context_tokens - len(tokens)
     if room < 1:
         raise ContextFullError(
@@ -48,12 +48,17 @@ def prompt_of(request: ChatRequest, loaded: LoadedModel) -> Prompt:
     )  # fmt: skip
 
 
-def _by_template(messages: Sequence[Message], loaded: LoadedModel) -> list[int]:
+def conversation_tokens(messages: Sequence[tuple[str, str]], loaded: LoadedModel) -> list[int]:
+    """Messages (role, text), up to where the next answer begins. Raises InvalidRequestError if the template refuses."""
+    templated = loaded.tokenizer.chat_template is not None
+    return _by_template(messages, loaded) if templated else _in_plain_form(messages, loaded)
+
+
+def _by_template(messages: Sequence[tuple[str, str]], loaded: LoadedModel) -> list[int]:
     try:
         text = loaded.tokenizer.apply_chat_template(
-            [{"role": _role(message), "content": message.text} for message in messages], tokenize=False,
-            add_generation_prompt=True,
-        )  # fmt: skip
+            [{"role": role, "content": text} for role, text in messages], tokenize=False, add_generation_prompt=True
+        )
     except (TemplateError, TypeError, ValueError) as error:  # templates raise the first themselves
         raise InvalidRequestError(
             f"the model's chat template refuses the conversation: {error}", field=_FIELD,
@@ -62,9 +67,8 @@ def _by_template(messages: Sequence[Message], loaded: LoadedModel) -> list[int]:
     return list(loaded.tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def _in_plain_form(messages: Sequence[Message], loaded: LoadedModel) -> list[int]:
-    text = prompt_text((_role(message), message.text) for message in messages)
-    (tokens,) = text_tokens(loaded.tokenizer, [text])
+def _in_plain_form(messages: Sequence[tuple[str, str]], loaded: LoadedModel) -> list[int]:
+    (tokens,) = text_tokens(loaded.tokenizer, [prompt_text(messages)])
     start_id = loaded.tokenizer.bos_token_id
     framed = start_id is not None and loaded.tokenizer("a").input_ids[0] == start_id
     return [start_id, *tokens] if framed else tokens
