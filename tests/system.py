@@ -202,6 +202,11 @@ def running_system(folder: Path) -> Iterator[System]:
         system.end()
 
 
+def own_children() -> set[psutil.Process]:
+    """What this process has started, as it is now; tests before this one may have left helpers of torch's there."""
+    return set(psutil.Process().children())
+
+
 def descendants_of(pid: int) -> list[psutil.Process]:
     """All that a process has started, as they are now."""
     return psutil.Process(pid).children(recursive=True)

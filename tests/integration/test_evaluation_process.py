@@ -7,7 +7,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import psutil
 import pytest
 
 from coordinator.config import CoordinatorConfig, ModelsSection
@@ -20,6 +19,7 @@ from cotrain.train.checkpoint import export_model
 from cotrain.train.data.prepare import prepare_dataset
 from cotrain.train.model import build_model
 from cotrain.train.tokenizer import byte_tokenizer
+from tests.system import own_children
 from tests.waiting import wait_until
 
 POEM = "".join(f"Line {number} of a poem that nobody will learn by heart.\n" for number in range(2000))
@@ -53,11 +53,6 @@ def task(settings: Settings) -> EvaluationTask:
 def _with_path(config: RunConfig, shared: SharedPaths) -> RunConfig:
     data = config.data.model_copy(update={"data_path": str(shared.root / "datasets" / "poems.txt")})
     return config.model_copy(update={"data": data})
-
-
-def children() -> set[int]:
-    """Processes that this one has started, by id."""
-    return {process.pid for process in psutil.Process().children()}
 
 
 async def test_a_model_that_knows_nothing_is_as_good_as_chance(settings: Settings, task: EvaluationTask) -> None:
@@ -95,19 +90,19 @@ async def test_data_that_are_gone_are_told_with_the_way_to_get_them(
 
 
 async def test_a_limit_ends_the_process(settings: Settings, task: EvaluationTask) -> None:
-    before = children()
+    before = own_children()
     limited = CoordinatorConfig(models=ModelsSection(evaluation_limit_s=1.0))
     outcome = await evaluate_in_process(dataclasses.replace(settings, config=limited), task)
     assert isinstance(outcome, NotEvaluated)
     assert "more than 1 s" in outcome.message
-    assert children() == before
+    assert not own_children() - before
 
 
 async def test_who_no_longer_waits_leaves_no_process(settings: Settings, task: EvaluationTask) -> None:
-    before = children()
+    before = own_children()
     waiting = asyncio.create_task(evaluate_in_process(settings, task))
-    await asyncio.to_thread(wait_until, lambda: children() - before, limit_s=10, what="its process is there")
+    await asyncio.to_thread(wait_until, lambda: own_children() - before, limit_s=10, what="its process is there")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert children() == before
+    assert not own_children() - before

@@ -6,7 +6,6 @@ import json
 import math
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from tests.integration.coordinator_fixtures import coordinator_for_nodes, servic
 from tests.integration.registry_fixtures import exported, finished_session
 from tests.integration.test_learning_cli import learn
 from tests.serve_fixtures import CONTEXT_TOKENS, chat_model, export_chat_model
+from tests.system import own_children
 
 __all__ = ["chat_model", "exported"]
 
@@ -66,8 +66,9 @@ def test_what_the_context_has_no_room_for_is_left_out(chat_model: Path) -> None:
 
 def test_a_process_tells_it_and_ends_with_the_block(chat_model: Path) -> None:
     loaded = load_served_model(chat_model)
+    before = own_children()
     with served_perplexity(chat_model) as perplexity:
-        (child,) = psutil.Process().children()
+        (child,) = own_children() - before
         for answer in (ANSWER, "نان از آرد و آب است.\n"):
             assert perplexity(QUESTION, answer) == pytest.approx(byte_perplexity(loaded, QUESTION, answer), rel=1e-4)
         assert math.isnan(perplexity(QUESTION, " "))

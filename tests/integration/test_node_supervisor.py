@@ -21,6 +21,7 @@ from node.job import Job, write_job
 from node.limits import Limits
 from node.supervisor import STANDBY, CrashLoopError, Supervisor, worker_command
 from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
+from tests.system import own_children
 
 LOADED_WITHIN_S = 60.0
 QUICK = Backoff(first_s=0.02, most_s=0.05)
@@ -57,10 +58,10 @@ def worker_pid(folder: Path) -> int:
 
 
 async def prepared_by(supervisor: Supervisor) -> psutil.Process:
-    """The process that it starts; tests before this one may have left helpers of torch's beside it."""
-    before = psutil.Process().children()
+    """The process that it starts."""
+    before = own_children()
     await supervisor.prepare(Limits())
-    (prepared,) = (child for child in psutil.Process().children() if child not in before)
+    (prepared,) = own_children() - before
     return prepared
 
 

@@ -1,5 +1,5 @@
 // What components share: stores, the time, the page's title.
-import { useEffect, useState } from "./html.js";
+import { useEffect, useLayoutEffect, useState } from "./html.js";
 
 /** The present state of a store; the component is drawn again when it changes. */
 export function useStore(store) {
@@ -22,9 +22,9 @@ export function useNow(everyMs) {
   return now;
 }
 
-/** Give the page this title. */
+/** Give the page this title, together with what it stands for: a screen reader reads it out as soon as that is there. */
 export function useTitle(title) {
-  useEffect(() => { document.title = title ? `${title} – cotrain` : "cotrain"; }, [title]);
+  useLayoutEffect(() => { document.title = title ? `${title} – cotrain` : "cotrain"; }, [title]);
 }
 
 /** What `load()` answers: {value, error}; asked anew when `inputs` change, and never shown once it is outdated. */
