@@ -210,10 +210,6 @@ class SwarmPeer:
     async def _follow(self, held: OuterState | None) -> tuple[OuterState, str]:
         return await self._follower.catch_up(await self._dht.replicate_p2p(), held, timeout_s=JOIN_TIMEOUT_S)
 
-    @property
-    def bytes_downloaded(self) -> int:
-        return self._follower.bytes_received
-
     def next_buffers(self) -> tuple[Tensor, Tensor]:
         return self._shared.next_buffers()
 

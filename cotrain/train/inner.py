@@ -60,8 +60,6 @@ class StepResult:
 
     loss: float
     """Mean over the step's targets, nats; with a teacher its share is in it."""
-    gradient_norm: float
-    """Before clipping."""
     targets: int
     """Targets predicted."""
     tokens: int
@@ -152,7 +150,7 @@ class InnerLoop:
         self.scaler.unscale_(self.optimizer)
         norm = float(self.group.clip_grad_norm(self.model, self._section.max_grad_norm))
         loss_mean = float(self.group.sum(total)) / max(1, targets)
-        return StepResult(loss_mean, norm, targets, tokens, skipped=not self._update(loss_mean, norm))
+        return StepResult(loss_mean, targets, tokens, skipped=not self._update(loss_mean, norm))
 
     def _update(self, loss: float, norm: float) -> bool:
         """Take the optimizer's step, unless what it would take is not finite."""

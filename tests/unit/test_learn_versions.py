@@ -20,7 +20,6 @@ TRAINED = (
     Sample("چای چیست؟", "چای نوشیدنی است.", "fa", 7.0, "import:seed:2"),
 )
 HELD_OUT = (Sample("茶是什么？", "茶是一种饮料。", "zh", 9.0, "chat:3"),)
-STEP = st.sampled_from(["write", "switch", "prune", "leave", "clean"])
 
 
 def enhancement(train: tuple[Sample, ...] = TRAINED, held_out: tuple[Sample, ...] = HELD_OUT) -> Enhancement:
