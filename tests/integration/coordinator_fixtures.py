@@ -52,7 +52,7 @@ def make_peer(name: str) -> PeerSigner:
 
 PEER = make_peer("peer")
 PEER_ID = PEER.peer_id
-LIMIT_S = 15.0
+LIMIT_S = 60.0
 AUTH = "/api/v1/auth"
 WALLET: LocalAccount = EthereumSigner.from_key("0x" + "a1" * 32)
 """Whose sessions the tests' are."""

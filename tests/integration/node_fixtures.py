@@ -45,12 +45,13 @@ from cotrain.protocol import (
 from cotrain.sections import SessionSection
 from cotrain.status import Record, Status, now
 
+LIMIT_S = 60.0
 SESSION = "small-session"
 PEER = "12D3KooWSmaLLpeer"
 WORKER = Path(__file__).with_name("node_small_worker.py")
 
 
-async def until(condition: Callable[[], Any], *, limit_s: float = 15.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], Any], *, limit_s: float = LIMIT_S, what: str = "the condition") -> None:
     """Wait until `condition()` holds; fails the test after the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -223,7 +223,7 @@ async def test_rpc_that_hangs(tmp_path: Path, method: str) -> None:
         # meanwhile others come in
         assert (await log_in(client, WALLET.address, "eip155:1"))[0] == 200
         release.set()
-    assert 1.9 < took_s < 8.0  # two seconds for the call; the first one also loads web3
+    assert 1.9 < took_s < 30.0  # two seconds for the call; the first one also loads web3
 
 
 async def test_at_most_four_calls_are_in_flight_and_who_waits_too_long_is_refused() -> None:

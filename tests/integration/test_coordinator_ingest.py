@@ -18,6 +18,7 @@ from cotrain.protocol import StatusMessage
 from cotrain.status import Record, now
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
+    LIMIT_S,
     Client,
     client,
     coordinator_client,
@@ -171,5 +172,5 @@ async def test_progress_of_a_deleted_session_stops_nobody_elses(tmp_path: Path) 
         async with client.ws_connect(f"{SESSIONS}/{other}/events?after=0") as socket:
             kinds = []
             while "training.progress" not in kinds:
-                kinds.append((await socket.receive_json(timeout=15))["type"])
+                kinds.append((await socket.receive_json(timeout=LIMIT_S))["type"])
         assert await post_json(client, f"{SESSIONS}/{other}/pause")

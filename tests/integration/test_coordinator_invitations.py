@@ -17,6 +17,7 @@ from coordinator.models import InvitationRow
 from cotrain.identity.ethereum import EthereumSigner
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
+    LIMIT_S,
     STRANGER,
     WALLET,
     Client,
@@ -312,7 +313,7 @@ async def test_an_uplink_to_a_private_session_takes_the_participants_token(clien
     with anonymous(client):
         async with client.ws_connect(path, headers={"Authorization": bearer(answer["token"])}) as socket:
             await socket.send_json({"type": "hello"})
-            assert (await socket.receive_json(timeout=10))["type"] == "welcome"
+            assert (await socket.receive_json(timeout=LIMIT_S))["type"] == "welcome"
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await client.ws_connect(path, headers={"Authorization": bearer("w" * 43)})
         assert refused.value.status == 401

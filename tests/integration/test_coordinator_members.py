@@ -18,6 +18,7 @@ from cotrain.membership.sealed import MembershipError
 from cotrain.paths import SharedPaths
 from tests.databases import BOTH
 from tests.integration.coordinator_fixtures import (
+    LIMIT_S,
     PEER_ID,
     STRANGER,
     WALLET,
@@ -211,7 +212,7 @@ async def test_a_removed_participant_is_revoked_cut_off_and_not_let_in_again(cli
             assert await delete(client, path) == 401
         assert await delete(client, path, bystander["token"]) == 401
         assert await delete(client, path) == 204  # by the session's owner
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=LIMIT_S)
         assert message.type.name in ("CLOSE", "CLOSING", "CLOSED")
     serial = certificate_of(membership(answer)).serial
     published = read_membership(SharedPaths(tmp_path).run_dir(session, "checkpointer") / "membership.json")

@@ -182,7 +182,7 @@ async def test_the_log_is_json_with_request_ids_and_without_secrets(tmp_path: Pa
                 assert response.status == 404
         assert b" 400 " in await send_raw(url, f"GET / HTTP/1.1\r\nAuthorization: Bearer {SECRET}\x00\r\n\r\n".encode())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_LIMIT_S) == 0
+        assert process.wait(LIMIT_S) == 0
     lines = (tmp_path / "log").read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     refused = [entry for entry in entries if "sign-in refused" in entry["message"]]

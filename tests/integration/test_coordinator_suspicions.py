@@ -14,6 +14,7 @@ from cotrain.paths import SharedPaths
 from cotrain.protocol import StatusMessage
 from cotrain.status import Record, now
 from tests.integration.coordinator_fixtures import (
+    LIMIT_S,
     STRANGER,
     Client,
     acting_as,
@@ -85,7 +86,7 @@ async def test_a_proof_revokes_cuts_off_says_why_and_lets_nobody_in_again(client
     async with uplink(client, liar) as socket:
         await welcomed(socket)
         report(tmp_path, session, liar, witness)
-        message = await socket.receive(timeout=10)
+        message = await socket.receive(timeout=LIMIT_S)
         assert message.type.name in ("CLOSE", "CLOSING", "CLOSED")
     (told,) = await until_told(client, session, 1)
     assert (told["kind"], told["level"]) == ("suspicion", "error")

@@ -22,8 +22,6 @@ from tests.integration.coordinator_fixtures import (
 from tests.integration.test_coordinator_restart import SESSIONS, serving
 from tests.unit.test_coordinator_operations import make_certificate
 
-STOP_LIMIT_S = 5.0
-
 
 def trusting(certificate: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(certificate))
@@ -62,7 +60,7 @@ async def test_it_serves_https_and_reads_a_new_certificate_on_sighup(tmp_path: P
         await until(lambda: "the certificate stays as it is" in (tmp_path / "log").read_text())
         assert await is_served(url, second)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(STOP_LIMIT_S) == 0
+        assert process.wait(LIMIT_S) == 0
 
 
 async def is_served(url: str, context: ssl.SSLContext) -> bool:

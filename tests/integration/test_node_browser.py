@@ -134,7 +134,7 @@ async def let_in(client: Client, node: Node) -> RegisterAnswer:
 async def ended_with(task: asyncio.Task[RegisterAnswer]) -> CotrainError:
     """What the node fails with."""
     with pytest.raises(CotrainError) as caught:
-        await asyncio.wait_for(task, 15)
+        await asyncio.wait_for(task, LIMIT_S)
     return caught.value
 
 
@@ -166,7 +166,7 @@ async def test_a_token_that_has_ended_takes_the_wallet_again_and_a_new_code(clie
         await node.shows_codes(2)
         assert any(line.startswith("the wallet is needed again: ") for line in node.lines)
         await sign_link(client, node.codes[1])
-        again = await asyncio.wait_for(task, 15)
+        again = await asyncio.wait_for(task, LIMIT_S)
     assert again.participant == answer.participant
     assert again.token != answer.token
 
@@ -175,7 +175,7 @@ async def test_of_two_that_register_at_once_one_asks_the_person(client: Client, 
     async with asking(node) as first, asking(node) as second:
         await node.shows_codes(1)
         await sign_link(client, node.codes[0])
-        answers = await asyncio.wait_for(asyncio.gather(first, second), 15)
+        answers = await asyncio.wait_for(asyncio.gather(first, second), LIMIT_S)
     assert answers[0].token == answers[1].token
     assert len(node.codes) == 1
 
@@ -206,7 +206,7 @@ async def test_a_coordinator_that_has_forgotten_the_code_is_asked_for_another(cl
         services(client).links.end(node.client.links[0].device_code)
         await node.shows_codes(2)
         await sign_link(client, node.codes[1])
-        await asyncio.wait_for(task, 15)
+        await asyncio.wait_for(task, LIMIT_S)
     assert node.codes[0] != node.codes[1]
     assert any("has forgotten the code" in line for line in node.lines)
 
@@ -218,7 +218,7 @@ async def test_what_was_kept_for_another_peer_is_not_used(client: Client, node: 
     async with asking(node) as task:
         await node.shows_codes(2)
         await sign_link(client, node.codes[1], STRANGER)
-        await asyncio.wait_for(task, 15)
+        await asyncio.wait_for(task, LIMIT_S)
     listed = (await get_json(client, f"/api/v1/sessions/{node.session}/participants"))["items"]
     assert {item["account"] for item in listed} == {f"eip155:1:{wallet.address}" for wallet in (WALLET, STRANGER)}
 

@@ -20,7 +20,7 @@ from cotrain.status import Control, read_status, write_control
 from node.job import Job, write_job
 from node.limits import Limits
 from node.supervisor import STANDBY, CrashLoopError, Supervisor, worker_command
-from tests.integration.node_fixtures import PEER, SESSION, until, worker_argv
+from tests.integration.node_fixtures import LIMIT_S, PEER, SESSION, until, worker_argv
 from tests.system import own_children
 
 LOADED_WITHIN_S = 60.0
@@ -77,7 +77,7 @@ async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
         await until(lambda: read_status(tmp_path / STATUS_FILE).run != run, what="the second worker")
         assert worker_pid(tmp_path) != first
         write_control(tmp_path / CONTROL_FILE, Control(wish="stop"))
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, LIMIT_S)
     assert read_status(tmp_path / STATUS_FILE).status == "stopped"
 
 
@@ -95,14 +95,14 @@ async def test_what_a_killed_worker_wrote_last_is_read_before_another_writes(tmp
 async def test_crash_loop_ends_with_the_reason(tmp_path: Path) -> None:
     supervisor = make_supervisor(tmp_path, "crash")
     with pytest.raises(CrashLoopError, match=r"5 times within 120 s: RuntimeError: the disk caught fire") as caught:
-        await asyncio.wait_for(supervisor.run(), 30)
+        await asyncio.wait_for(supervisor.run(), LIMIT_S)
     assert str(supervisor.log_path) in caught.value.hint
     assert supervisor.log_path.read_text().count("starting\n") == 5
 
 
 async def test_final_failure_is_not_restarted_and_says_why(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size does not fit into memory"):
-        await asyncio.wait_for(make_supervisor(tmp_path, "bad-config").run(), 10)
+        await asyncio.wait_for(make_supervisor(tmp_path, "bad-config").run(), LIMIT_S)
 
 
 async def test_cancelling_ends_the_worker(tmp_path: Path) -> None:
@@ -112,14 +112,14 @@ async def test_cancelling_ends_the_worker(tmp_path: Path) -> None:
 
 
 async def test_stop_wish_cuts_the_wait_for_a_restart_short(tmp_path: Path) -> None:
-    supervisor = make_supervisor(tmp_path, "endless", backoff=Backoff(first_s=60, most_s=60))
+    supervisor = make_supervisor(tmp_path, "endless", backoff=Backoff(first_s=600, most_s=600))
     async with running(supervisor) as task:
         await until(lambda: worker_pid(tmp_path), what="the worker")
         pid, run = worker_pid(tmp_path), run_of(tmp_path)
         os.kill(pid, signal.SIGKILL)
         await until(lambda: not psutil.pid_exists(pid), what="the worker's end")
         supervisor.wish_stop(True)
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, LIMIT_S)
     assert (worker_pid(tmp_path), run_of(tmp_path)) == (pid, run)
 
 
@@ -149,7 +149,7 @@ async def test_a_prepared_process_that_has_died_is_replaced(tmp_path: Path) -> N
     supervisor = make_supervisor(tmp_path, "complete")
     prepared = await prepared_by(supervisor)
     prepared.kill()
-    await asyncio.wait_for(supervisor.run(), 15)
+    await asyncio.wait_for(supervisor.run(), LIMIT_S)
     assert read_status(tmp_path / STATUS_FILE).status == "completed"
 
 

@@ -19,7 +19,7 @@ from tests.membership_fixtures import membership_of
 
 PEER = "12D3KooWGRUacYwXCQnm3fTWJaXuXnb1UcSgbBcqCmVQN9jXFu5a"
 HOUR_S = 3600.0
-LIMIT_S = 10.0
+LIMIT_S = 60.0
 
 
 class Coordinator:

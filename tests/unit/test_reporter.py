@@ -53,8 +53,8 @@ def test_figures_are_written_within_the_interval(tmp_path: Path) -> None:
     reporter.start()
     try:
         reporter.update(step=7)
-        wait_until((tmp_path / "run" / STATUS_FILE).exists, limit_s=5.0)
-        assert wait_for(lambda: written(tmp_path).step, limit_s=5.0) == 7
+        wait_until((tmp_path / "run" / STATUS_FILE).exists, limit_s=30.0)
+        assert wait_for(lambda: written(tmp_path).step, limit_s=30.0) == 7
     finally:
         reporter.stop()
 

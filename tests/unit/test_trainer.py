@@ -113,7 +113,7 @@ def test_the_status_file_tells_the_phases_in_order_and_progress_never_falls(make
     def look(work: LocalWork) -> None:
         path = bench.folder / STATUS_FILE
         wait_until(
-            lambda: path.exists() and read_status(path).sequence > (seen[-1].sequence if seen else 0), limit_s=5.0
+            lambda: path.exists() and read_status(path).sequence > (seen[-1].sequence if seen else 0), limit_s=30.0
         )
         seen.append(read_status(path))
 
