@@ -107,10 +107,7 @@ class RestlessSwarm:
         for _ in range(self._peers):
             self._start(self._take_number())
         started = time.monotonic()
-        for handle in self._live.values():
-            handle.send("seen", self._peers)
-        for handle in self._live.values():
-            handle.result()
+        self._swarm.meet(list(self._live.values()))
         for handle in self._live.values():
             self._let_go_on(handle)
         while not self._await_end(self._random.uniform(1.0, 4.0)):

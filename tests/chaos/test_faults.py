@@ -43,7 +43,7 @@ def vectors_of_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def close_one_round(swarm: TestSwarm, peers: Sequence[ChildHandle], seed: int) -> list[dict[str, Any]]:
     """All of them together; they must agree."""
-    assert swarm.all(list(peers), "seen", len(peers)) == [len(peers)] * len(peers)
+    swarm.meet(peers)
     outcomes = swarm.all(list(peers), "average", seed)
     assert [outcome.get("reason") for outcome in outcomes] == [None] * len(peers)
     assert len({(outcome["round"], outcome["digest"]) for outcome in outcomes}) == 1
@@ -107,7 +107,7 @@ def test_the_survivors_of_a_kill_close_the_round_identically(point: Any, tmp_pat
 def test_a_peer_killed_while_its_processes_speak_holds_up_nobody(tmp_path: Path) -> None:
     with running_swarm(tmp_path, swarm_config(3)) as swarm:
         victim, *survivors = swarm.add_peers(3)
-        assert swarm.all([victim, *survivors], "seen", 3) == [3, 3, 3]
+        swarm.meet([victim, *survivors])
         victim.call("hold_futures")
         victim.kill()
         assert swarm.all(survivors, "seen_at_most", 2) == [2, 2]

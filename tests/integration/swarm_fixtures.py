@@ -10,7 +10,7 @@ import multiprocessing as mp
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,11 @@ from cotrain.train.diloco import OuterOptimizer, OuterState
 from cotrain.train.fragments import Fragments, divide
 from cotrain.train.synchronizer import LocalWork, RoundNotClosed, StateOutdated
 from tests.membership_fixtures import membership_of
+from tests.waiting import wait_until
 
 NUMEL = 30_011
 WANTED = 10_000
+MET_WITHIN_S = 60.0
 _fork = mp.get_context("fork")
 
 # peers and all they start die with the process that runs the tests, however it ends
@@ -200,9 +202,8 @@ class PeerChild(_Child):
         self.state = self.peer.join(self.state)
         return self.state.round, self.state.digest()
 
-    def seen(self, peers: int) -> int:
-        """Wait until this many peers are in view."""
-        self.peer._directory.wait_for(lambda view: self.peer.peers >= peers, 20)
+    def peers_in_view(self) -> int:
+        """How many peers there are as this one sees it, itself included."""
         return self.peer.peers
 
     def sees_round(self, round_: int) -> bool:
@@ -366,6 +367,14 @@ class TestSwarm:
         for handle in handles:
             handle.send(method, *arguments)
         return [handle.result() for handle in handles]
+
+    def meet(self, peers: Sequence[ChildHandle]) -> None:
+        """Wait until all of these peers have each other in view, and nobody else, at the same time.
+
+        One that has seen the others may see them no more by the time that the last one does: records expire.
+        """
+        everybody = [len(peers)] * len(peers)
+        wait_until(lambda: self.all(list(peers), "peers_in_view") == everybody, limit_s=MET_WITHIN_S, what="peers meet")
 
     def end(self) -> None:
         for handle in [*self.peers, self.observer]:

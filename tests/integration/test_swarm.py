@@ -36,8 +36,8 @@ LEVELS = {"int4": 7, "int8": 127}
 def close_rounds(swarm: TestSwarm, peers: Sequence[ChildHandle], seeds: Sequence[int]) -> list[dict[str, Any]]:
     """Let these peers close a round for each seed, together; the last one's outcomes, equal at all of them."""
     outcomes: list[dict[str, Any]] = []
-    assert swarm.all(list(peers), "seen", len(peers)) == [len(peers)] * len(peers)
     for seed in seeds:
+        swarm.meet(peers)
         outcomes = swarm.all(list(peers), "average", seed)
         assert [outcome.get("reason") for outcome in outcomes] == [None] * len(peers)
         assert {len(outcome["members"]) for outcome in outcomes} == {len(peers)}
@@ -60,7 +60,7 @@ def largest_codec_error(codec: str, brought: Sequence[list[float]]) -> float:
 def test_all_members_and_the_observer_hold_the_same_bits_and_the_right_average(codec: str, tmp_path: Path) -> None:
     with running_swarm(tmp_path, swarm_config(3, codec=codec)) as swarm:
         first, second = swarm.add_peers(2)
-        assert swarm.all([first, second], "seen", 2) == [2, 2]
+        swarm.meet([first, second])
         first.send("average", 0, 8)
         second.send("average", 0, 24)
         outcomes = [first.result(), second.result()]

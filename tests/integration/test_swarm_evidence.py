@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
-from hivemind.p2p import P2P
+from hivemind.p2p import P2P, PeerID
+from hivemind.proto import dht_pb2
 from hivemind.utils.multiaddr import Multiaddr
 
 from cotrain.config import RunConfig
@@ -20,9 +21,11 @@ from tests.integration.swarm_fixtures import ChildHandle, ObserverChild, TestSwa
 from tests.integration.test_swarm import close_rounds
 from tests.integration.test_swarm_audit import MOST_ROUNDS, AuditedPeer, LyingReducer, evidence_of, start
 from tests.unit.test_swarm_evidence_service import proof
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_until
 
 ARRIVES_WITHIN_S = 10.0
+PINGED_WITHIN_S = 2.0
+LIMIT_S = 60.0
 
 
 class JudgingObserver(ObserverChild):
@@ -98,12 +101,45 @@ def test_a_liar_is_found_out_and_its_evidence_arrives_and_holds(tmp_path: Path) 
         assert len(swarm.observer.call("judged", 1)) == 1
 
 
-@contextmanager
-def standing_still(child: ChildHandle) -> Iterator[None]:
-    """While entered, the process is stopped; its DHT and p2pd, which the others' rounds go through, are not."""
-    process = psutil.Process(child.process.pid)
-    process.suspend()
+@asynccontextmanager
+async def stranger_at(address: str) -> AsyncIterator[tuple[P2P, PeerID]]:
+    """Somebody outside the swarm who is connected to this address, and whom he meets there."""
+    target = Multiaddr(address)
+    p2p = await P2P.create(initial_peers=[target], dht_mode="client", host_maddrs=["/ip4/127.0.0.1/tcp/0"])
     try:
+        yield p2p, PeerID.from_base58(target["p2p"])
+    finally:
+        await p2p.shutdown()
+
+
+async def dht_answers(address: str) -> bool:
+    """Whether the DHT's process there answers a ping at once."""
+    async with stranger_at(address) as (p2p, peer):
+        ping = p2p.call_protobuf_handler(peer, "DHTProtocol.rpc_ping", dht_pb2.PingRequest(), dht_pb2.PingResponse)
+        try:
+            await asyncio.wait_for(ping, PINGED_WITHIN_S)
+        except TimeoutError:
+            return False
+        return True
+
+
+@contextmanager
+def standing_still(swarm: TestSwarm) -> Iterator[None]:
+    """While entered, the observer's process is stopped; its DHT and p2pd, which the others' rounds go through, are not.
+
+    Stopped while it holds the lock that it shares with its DHT's process, it stops that too: then it is let go on, and
+    is stopped again.
+    """
+    process = psutil.Process(swarm.observer.process.pid)
+
+    def stop() -> bool:
+        process.suspend()
+        if not (alone := asyncio.run(dht_answers(swarm.addresses[0]))):
+            process.resume()
+        return alone
+
+    try:
+        wait_until(stop, limit_s=LIMIT_S, what="the observer's process stands still, and its DHT does not")
         yield
     finally:
         process.resume()
@@ -112,7 +148,7 @@ def standing_still(child: ChildHandle) -> Iterator[None]:
 def test_evidence_waits_for_a_checkpointer_that_is_away(tmp_path: Path) -> None:
     with judging_swarm(tmp_path) as swarm:
         peers = start(swarm, [Submitter, LyingReducer, Submitter])
-        with standing_still(swarm.observer):
+        with standing_still(swarm):
             rounds_until_found(swarm, peers, tmp_path)
             close_rounds(swarm, peers, seeds=[100])
             assert [line for peer in (peers[0], peers[2]) for line in peer.call("told", 0)] == []
@@ -126,14 +162,11 @@ def test_evidence_waits_for_a_checkpointer_that_is_away(tmp_path: Path) -> None:
 
 def test_a_strangers_evidence_is_not_read(tmp_path: Path) -> None:
     async def offer(address: str, evidence: Evidence) -> Any:
-        target = Multiaddr(address)
-        p2p = await P2P.create(initial_peers=[target], host_maddrs=["/ip4/127.0.0.1/tcp/0"])
-        try:
-            return await submit_evidence(p2p, target["p2p"], "test", evidence)
-        except Exception as error:
-            return error
-        finally:
-            await p2p.shutdown()
+        async with stranger_at(address) as (p2p, observer):
+            try:
+                return await submit_evidence(p2p, observer.to_base58(), "test", evidence)
+            except Exception as error:
+                return error
 
     with judging_swarm(tmp_path) as swarm:
         error = asyncio.run(asyncio.wait_for(offer(swarm.addresses[0], proof()), 30.0))

@@ -63,7 +63,7 @@ def test_peers_with_other_instruction_sets_hold_the_same_bits(tmp_path: Path) ->
         assert swarm.all(fresh, "instruction_set") == ["DEFAULT", "AVX2"]
         swarm.all(fresh, "join")
         peers = [*fresh, *swarm.add_peers(1)]  # a third, with whatever this processor has: now contributions are judged
-        assert swarm.all(peers, "seen", len(peers)) == [len(peers)] * len(peers)
+        swarm.meet(peers)
         for round_ in range(ROUNDS):
             outcomes = swarm.all(peers, "average", round_)
             assert [outcome.get("reason") for outcome in outcomes] == [None] * len(peers)

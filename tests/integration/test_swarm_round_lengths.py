@@ -36,7 +36,7 @@ def test_peers_and_observer_end_the_warm_up_with_the_same_round(tmp_path: Path) 
         ]
         swarm.peers += peers
         swarm.all(peers, "join")
-        assert swarm.all(peers, "seen", 2) == [2, 2]
+        swarm.meet(peers)
         lengths = []
         for round_ in range(3):
             lengths.append(peers[0].call("closes_after"))
