@@ -312,7 +312,7 @@ class ChildHandle:
 
     def end(self) -> None:
         if self.process.is_alive():
-            with contextlib.suppress(BrokenPipeError, EOFError, TimeoutError):
+            with contextlib.suppress(ConnectionError, EOFError, TimeoutError):
                 self.send("quit")
                 self.result(20.0)
             self.process.join(5.0)
