@@ -19,7 +19,7 @@ def wait_for(condition: Callable[[], T | None], *, limit_s: float) -> T | None:
     return value
 
 
-def wait_until(condition: Callable[[], T | None], *, limit_s: float = 20.0, what: str = "it comes true") -> T:
+def wait_until(condition: Callable[[], T | None], *, limit_s: float = 60.0, what: str = "it comes true") -> T:
     """The first value of `condition` that is true; AssertionError with `what` when the time is over."""
     value = wait_for(condition, limit_s=limit_s)
     assert value, f"not within {limit_s:.0f} s: {what}"

@@ -21,7 +21,7 @@ from cotrain.status import Record, RecordKind, Status, now
 from tests.e2e.wallet_fixtures import KeyWallet, sign_in
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 
 _START_LIMIT_S = 90.0
 _POLL_S = 0.02

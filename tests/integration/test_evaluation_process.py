@@ -101,7 +101,7 @@ async def test_a_limit_ends_the_process(settings: Settings, task: EvaluationTask
 async def test_who_no_longer_waits_leaves_no_process(settings: Settings, task: EvaluationTask) -> None:
     before = own_children()
     waiting = asyncio.create_task(evaluate_in_process(settings, task))
-    await asyncio.to_thread(wait_until, lambda: own_children() - before, limit_s=10, what="its process is there")
+    await asyncio.to_thread(wait_until, lambda: own_children() - before, limit_s=60, what="its process is there")
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting

@@ -152,7 +152,7 @@ def test_pause_holds_the_steps_and_resume_goes_on(make: Make) -> None:
     ended: list[OuterState] = []
     thread = threading.Thread(target=lambda: ended.append(bench.trainer.run()))
     thread.start()
-    wait_until(lambda: bench.reporter.status.status == "paused", limit_s=20.0)
+    wait_until(lambda: bench.reporter.status.status == "paused", limit_s=60.0)
     step = bench.reporter.status.step
     assert sync.activity == [False]
     # whoever still stepped would be through with the 16 steps of the run long before this
@@ -180,7 +180,7 @@ def test_a_paused_run_can_be_stopped(make: Make) -> None:
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_until(lambda: bench.reporter.status.status == "paused", limit_s=20.0)
+    wait_until(lambda: bench.reporter.status.status == "paused", limit_s=60.0)
     bench.wish("stop")
     thread.join(10.0)
     assert caught == ["stop"]

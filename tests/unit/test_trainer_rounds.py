@@ -207,7 +207,7 @@ def test_a_wait_says_what_for_and_since_when_and_the_rounds_record_what_it_took(
     thread = threading.Thread(target=bench.trainer.run)
     thread.start()
     try:
-        wait_until(lambda: bench.reporter.status.waiting_for != "", limit_s=20.0)
+        wait_until(lambda: bench.reporter.status.waiting_for != "", limit_s=60.0)
         status = bench.reporter.status
         assert status.waiting_for == "the average of round 1"
         assert before < cast("float", status.waiting_since) <= time.time()
