@@ -21,7 +21,7 @@ from cotrain.train.tokenizer import byte_tokenizer
 
 CONTEXT_TOKENS = 512
 ASKED = [{"role": "user", "content": "Is anybody there?"}]
-END_LIMIT_S = 60.0
+END_LIMIT_S = 20.0
 
 
 def export_chat_model(folder: Path, *, kind: ModelType = "llama3", seed: int = 0, template: str | None = None) -> Path:

@@ -222,7 +222,7 @@ def daemons_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def assert_gone(processes: list[psutil.Process], *, limit_s: float = 30.0) -> None:
+def assert_gone(processes: list[psutil.Process], *, limit_s: float = 10.0) -> None:
     """None of these processes runs any more (psutil knows a pid that was given to another)."""
 
     def left() -> list[psutil.Process]:

@@ -123,7 +123,7 @@ class Victim:
 def kill_and_await_return(stage: Stage, victim: str, phase: str) -> float:
     """Kill a process of a new node in this phase; seconds until the node is back, with all checks. The node leaves.
 
-    It waits longer than `stage.limit_s`: whether that was kept is for the caller to say.
+    It waits longer than `stage.limit_s`, so that who looks at that learns how late a node was.
     """
     node = Victim(stage, f"{victim}-{phase}", phase)
     before = node.hold()

@@ -66,7 +66,7 @@ def assert_killed(victim: ChildHandle, descendants: list[psutil.Process]) -> Non
     if shares_memory():
         remove_shared_memory(pids)  # the victim's is looked after by the tests' own manager, which lives
         return
-    wait_until(lambda: not shared_memory_of(pids), limit_s=60, what=f"shared memory freed: {shared_memory_of(pids)}")
+    wait_until(lambda: not shared_memory_of(pids), limit_s=10, what=f"shared memory freed: {shared_memory_of(pids)}")
 
 
 def shares_memory() -> bool:

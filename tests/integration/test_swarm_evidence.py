@@ -127,8 +127,8 @@ async def dht_answers(address: str) -> bool:
 def standing_still(swarm: TestSwarm) -> Iterator[None]:
     """While entered, the observer's process is stopped; its DHT and p2pd, which the others' rounds go through, are not.
 
-    Stopped while it holds the lock that it shares with its DHT's process, it stops that too: then it is let go on, and
-    is stopped again.
+    Stopped after a request to its DHT's process, which fetches a descriptor from it before it does anything else, it
+    stops that too: then it is let go on, and is stopped again.
     """
     process = psutil.Process(swarm.observer.process.pid)
 
